@@ -1,0 +1,5 @@
+"""The `quantui` command."""
+
+from quantui.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,59 @@
+"""Everything the commands print: one place decides on colour, JSON and escaping.
+
+Results go to stdout; progress, notices and errors to stderr, so that ``--json`` output can be piped.
+Text from models, logs and the Hub is untrusted and goes through :func:`sanitize`; Rich's markup is never
+interpreted in it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from quantui.domain.terminal_text import sanitize
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from quantui.domain.errors import QuantuiError
+
+_GIB = 1024**3
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A Rich console without markup or highlighting; honours NO_COLOR and the terminal's width."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - whatever json can carry
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(error: QuantuiError, *, as_json: bool = False) -> None:
+    """A :class:`QuantuiError` on stderr: what, why, the fix. Never a traceback."""
+    if as_json:
+        sys.stderr.write(json.dumps({"type": "error", **error.to_dict()}) + "\n")
+        return
+    from rich.text import Text
+
+    out = console(stderr=True)
+    out.print(Text.assemble(("error ", "bold red"), sanitize(error.what)))
+    for label, text in (("  why ", error.why), ("  fix ", error.fix)):
+        if text:
+            out.print(Text.assemble((label, "bold"), sanitize(text)))
+    for line in error.detail:
+        out.print(Text("      " + sanitize(line), style="dim"))
+
+
+def gib(count: int | float | None) -> str:
+    """Bytes as GiB or MiB for people; an unknown is shown as one."""
+    if count is None:
+        return "unknown"
+    if abs(count) < _GIB / 10:
+        return f"{count / 1024**2:.1f} MiB"
+    return f"{count / _GIB:.2f} GiB"
