@@ -1,0 +1,245 @@
+"""The choices of one deployment: what the wizard asks, a profile records and a plan is built from.
+
+Every option is declared once, here, with its meaning and limits. The profile's comments, its checks, the
+``--set`` flag and the wizard's advanced options all read these declarations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of an option besides its type: meaning, limits, and an example where it is unset."""
+
+    help: str
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    example: Any = None
+
+
+def option(
+    default: Any,  # noqa: ANN401 - any value TOML can hold
+    help: str,  # noqa: A002 - argparse's name for it
+    *,
+    choices: tuple[str, ...] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    example: Any = None,  # noqa: ANN401
+) -> Any:  # noqa: ANN401 - a dataclass field, as `dataclasses.field` types it
+    """A dataclass field that carries an :class:`Option`."""
+    metadata = {"option": Option(help, choices, minimum, maximum, example)}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The base model."""
+
+    id: str = option("", "Folder or Hub id of the base model.")
+    revision: str | None = option(
+        None, "Branch, tag or commit of a Hub model; unset: main.", example="main"
+    )
+    trust_remote_code: bool = option(
+        False, "Run Python code that the model's repository ships. Read it first."
+    )
+
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """The LoRA adapter, if any."""
+
+    id: str | None = option(None, "Folder or Hub id of a LoRA adapter.", example="./my-lora")
+    revision: str | None = option(
+        None, "Branch, tag or commit of a Hub adapter; unset: main.", example="main"
+    )
+    trained_in_4bit: str = option(
+        "auto",
+        "Was it trained on a 4-bit base (QLoRA)? auto: judged from the evidence beside it.",
+        choices=("auto", "yes", "no"),
+    )
+
+
+@dataclass(frozen=True)
+class MergeChoice:
+    """How the adapter gets into the base."""
+
+    device: str = option(
+        "auto",
+        "Where to merge. auto: a GPU with enough free memory, else the CPU.",
+        choices=("auto", "gpu", "cpu"),
+    )
+    on_failure: str = option(
+        "stop",
+        "When no device can merge: stop, or serve base and adapter unmerged (vLLM's LoRA support).",
+        choices=("stop", "serve-lora"),
+    )
+    verify: str = option(
+        "fast",
+        "Proof of the merge. fast: sampled rows in float64; logits: also against unmerged PEFT.",
+        choices=("fast", "logits"),
+    )
+    recreate: bool = option(False, "Merge again even when the artifact exists.")
+
+
+@dataclass(frozen=True)
+class QuantizationChoice:
+    """How the weights are stored in memory."""
+
+    method: str = option("none", "Quantization method; `none` serves the checkpoint as it is.")
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which interpreter runs vLLM and the merge."""
+
+    name: str = option(
+        "auto",
+        "Engine. auto: vllm-cuda with a usable NVIDIA GPU, else vllm-cpu.",
+        choices=("auto", "vllm-cuda", "vllm-cpu"),
+    )
+    python: str | None = option(
+        None, "Interpreter that has vLLM; unset: found or made.", example="/opt/vllm/bin/python"
+    )
+
+
+@dataclass(frozen=True)
+class ServeChoice:
+    """How vLLM serves."""
+
+    host: str = option("127.0.0.1", "Address to bind. 0.0.0.0 lets every host in your network in.")
+    port: int = option(8000, "TCP port; 0 takes a free one.", minimum=0, maximum=65535)
+    served_name: str | None = option(
+        None, "Model name in API calls; unset: the model's own.", example="my-model"
+    )
+    max_model_len: int | None = option(
+        None,
+        "Longest prompt plus answer, tokens; unset: computed from the model and free memory.",
+        minimum=16,
+        example=8192,
+    )
+    max_num_seqs: int | None = option(
+        None, "Requests computed at the same time; unset: vLLM's default.", minimum=1, example=64
+    )
+    tensor_parallel: int = option(1, "GPUs that share each layer.", minimum=1, maximum=64)
+    gpu_memory_utilization: float | None = option(
+        None,
+        "Part of each GPU's memory that vLLM may take; unset: 0.92, less if others use the card.",
+        minimum=0.05,
+        maximum=1.0,
+        example=0.9,
+    )
+    kv_cache_gib: float | None = option(
+        None, "Size of the KV cache, GiB; unset: computed.", minimum=0.01, example=4.0
+    )
+    visible_devices: tuple[int, ...] = option(
+        (), "Indexes of the GPUs to use, in NVML's order; empty: all.", minimum=0
+    )
+    dtype: str = option(
+        "auto",
+        "Type of what is not quantized.",
+        choices=("auto", "bfloat16", "float16", "float32"),
+    )
+    enforce_eager: bool = option(
+        False, "Skip compilation and CUDA graphs: starts sooner, answers more slowly."
+    )
+    api_key_env: str | None = option(
+        None,
+        "Environment variable that holds the API key clients must send. The key itself never goes here.",
+        example="VLLM_API_KEY",
+    )
+    startup_timeout_s: int = option(
+        1800, "Give up when the server is not ready after so many seconds.", minimum=10
+    )
+    extra_args: dict[str, Any] = option(
+        {}, "Further `vllm serve` arguments, without the dashes; checked against the engine's parser."
+    )
+
+
+@dataclass(frozen=True)
+class CheckChoice:
+    """How the served model is proven to work."""
+
+    prompt: str = option("The capital of France is", "Prompt that must be answered.")
+    max_tokens: int = option(48, "Longest answer to it, tokens.", minimum=1, maximum=4096)
+    text: str | None = option(
+        None, "Text file whose perplexity under the served model is measured.", example="heldout.txt"
+    )
+    max_perplexity: float | None = option(
+        None, "Fail when that perplexity is higher.", minimum=1.0, example=12.5
+    )
+
+
+@dataclass(frozen=True)
+class CleanupChoice:
+    """What a run leaves on the disk."""
+
+    after_run: str = option(
+        "keep",
+        "When the server has stopped: keep the merged model for the next run, or delete-merged.",
+        choices=("keep", "delete-merged"),
+    )
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the choices were made on. Written by quantui; a replay tells what differs."""
+
+    saved_at: str | None = option(None, "When, UTC.")
+    quantui_version: str | None = option(None, "quantui that wrote this.")
+    base_revision: str | None = option(None, "Commit of the base model.")
+    base_fingerprint: str | None = option(None, "Content hash of the base model.")
+    adapter_revision: str | None = option(None, "Commit of the adapter.")
+    adapter_fingerprint: str | None = option(None, "Content hash of the adapter.")
+    engine: str | None = option(None, "Engine it ran on.")
+    vllm_version: str | None = option(None, "vLLM that served it.")
+    hardware: str | None = option(None, "GPUs, or the CPU, it ran on.")
+    max_model_len: int | None = option(None, "Context that was computed, tokens.")
+    expected_weight_bytes: int | None = option(None, "Predicted weights in memory, bytes.")
+    measured_weight_bytes: int | None = option(None, "Weights in memory as vLLM told, bytes.")
+    kv_cache_tokens: int | None = option(None, "KV cache as vLLM told, tokens.")
+    load_seconds: float | None = option(None, "From start to ready, seconds.")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """All choices, a section each, as the profile has tables."""
+
+    model: ModelChoice = field(default_factory=ModelChoice)
+    adapter: AdapterChoice = field(default_factory=AdapterChoice)
+    merge: MergeChoice = field(default_factory=MergeChoice)
+    quantization: QuantizationChoice = field(default_factory=QuantizationChoice)
+    engine: EngineChoice = field(default_factory=EngineChoice)
+    serve: ServeChoice = field(default_factory=ServeChoice)
+    check: CheckChoice = field(default_factory=CheckChoice)
+    cleanup: CleanupChoice = field(default_factory=CleanupChoice)
+    recorded: Recorded = field(default_factory=Recorded)
+
+    def with_option(self, section: str, name: str, value: object) -> Draft:
+        """A draft with one option replaced; its type and limits are the profile's to check."""
+        changed = dataclasses.replace(getattr(self, section), **{name: value})
+        return dataclasses.replace(self, **{section: changed})
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelChoice,
+    "adapter": AdapterChoice,
+    "merge": MergeChoice,
+    "quantization": QuantizationChoice,
+    "engine": EngineChoice,
+    "serve": ServeChoice,
+    "check": CheckChoice,
+    "cleanup": CleanupChoice,
+    "recorded": Recorded,
+}
+
+
+def options_of(section: type) -> dict[str, tuple[dataclasses.Field[Any], Option]]:
+    """The declared options of a section by name, in order."""
+    return {f.name: (f, f.metadata["option"]) for f in dataclasses.fields(section)}
