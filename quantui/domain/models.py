@@ -36,12 +36,12 @@ DTYPE_BITS: dict[str, int] = {
     "I64": 64,
     "U64": 64,
 }
-"""Bits of one element for every dtype name of the safetensors format (safetensors/src/tensor.rs)."""
+"""Bits of one element for every dtype of the safetensors format (safetensors/src/tensor.rs)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor as its shard's header describes it. ``dtype`` is the safetensors name (``BF16``)."""
+    """One tensor as its shard's header describes it; ``dtype`` is the safetensors name."""
 
     name: str
     dtype: str
@@ -105,7 +105,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One sign for or against training in 4 bit. ``source`` names the file or field it stands in."""
+    """One sign for or against training in 4 bit; ``source`` names the file or field it is in."""
 
     source: str
     says_4bit: bool
@@ -134,8 +134,8 @@ class FourBitVerdict:
 class AdapterSpec:
     """A PEFT adapter. ``target_modules`` is a tuple of names, or the regex PEFT matches in full.
 
-    ``tensors`` is None when the weights are pickled. ``base_ref`` is what the adapter was trained on by its
-    own account: untrusted, and often a path on another machine. Other fields are as in
+    ``tensors`` is None when the weights are pickled. ``base_ref`` is what the adapter says it was
+    trained on: untrusted, and often a path on another machine. Other fields are as in
     :class:`ModelSpec`.
     """
 

@@ -1,0 +1,293 @@
+"""Read what a model or adapter is from its files: configs and tensor headers, never the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from quantui.domain import checkpoint_facts as facts
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec, WeightFile
+from quantui.domain.weight_choice import (
+    WeightChoice,
+    choose_adapter_weights,
+    choose_model_weights,
+    content_files,
+    wanted_files,
+)
+from quantui.runtime.checkpoint_files import bad_json, read_json, read_optional_json
+
+if TYPE_CHECKING:
+    from quantui.domain.models import TensorInfo
+    from quantui.runtime.checkpoint_files import CheckpointFiles
+
+
+def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSpec:
+    """The :class:`ModelSpec` of a checkpoint.
+
+    Raises QuantuiError ``checkpoint.*`` or ``safetensors.*``: no config, an adapter in a model's
+    place, pickled weights that nobody allowed, shards missing or damaged.
+    """
+    names = files.sizes
+    choice = choose_model_weights(names)
+    _refuse_unusable(files, choice, allow_pickle=allow_pickle)
+    config = read_json(files, "config.json")
+    tokenizer_config = read_optional_json(files, "tokenizer_config.json")
+    shards, index = _shards(files, choice)
+    tensors: tuple[TensorInfo, ...] | None = None
+    notes: list[str] = []
+    if choice.kind == "safetensors":
+        tensors = _all_tensors(files, shards, index, notes)
+    wanted = wanted_files(names, shards, adapter=False)
+    missing = files.missing(wanted)
+    architectures = config.get("architectures")
+    return ModelSpec(
+        ref=files.ref,
+        source=files.source,
+        path=files.path,
+        revision=files.revision,
+        architectures=tuple(map(str, architectures)) if isinstance(architectures, list) else (),
+        model_type=_text(config.get("model_type")),
+        dtype=facts.stored_dtype(config, tensors),
+        config=config,
+        weight_files=tuple(WeightFile(n, names[n], files.sha256(n)) for n in shards),
+        weight_bytes=sum(names[name] for name in shards),
+        parameters=facts.parameter_count(tensors, config) if tensors is not None else None,
+        tensors=tensors,
+        quantization=facts.quantization_method(config),
+        context_length=facts.context_length(config, tokenizer_config),
+        has_tokenizer=facts.has_tokenizer(names),
+        has_chat_template=facts.has_chat_template(names, tokenizer_config),
+        custom_code=facts.has_custom_code(config, tokenizer_config),
+        license=read_license(files),
+        fingerprint=_fingerprint(files, shards),
+        complete=not missing,
+        missing_files=missing,
+        download_bytes=sum(names[name] for name in missing),
+        notes=tuple(notes),
+    )
+
+
+def read_adapter(files: CheckpointFiles, *, allow_pickle: bool = False) -> AdapterSpec:
+    """The :class:`AdapterSpec` of a PEFT adapter; its 4-bit verdict is left unknown.
+
+    Raises QuantuiError as :func:`read_model`, and ``adapter.is-a-model`` for a full checkpoint.
+    """
+    names = files.sizes
+    if "adapter_config.json" not in names:
+        raise _not_an_adapter(files)
+    config = read_json(files, "adapter_config.json")
+    choice = choose_adapter_weights(names)
+    if choice.kind == "none":
+        raise QuantuiError(
+            "adapter.no-weights",
+            f"{files.ref} has an adapter_config.json but no adapter weights.",
+            "Neither adapter_model.safetensors nor adapter_model.bin is there.",
+            "Copy or save the adapter again: `model.save_pretrained(folder)` writes both.",
+        )
+    if choice.kind == "pickle" and not allow_pickle:
+        raise _pickled(files, choice.names, adapter=True)
+    tensors = files.header(choice.names[0]) if choice.kind == "safetensors" else None
+    wanted = wanted_files(names, choice.names, adapter=True)
+    missing = files.missing(wanted)
+    tokenizer_config = read_optional_json(files, "tokenizer_config.json")
+    return AdapterSpec(
+        ref=files.ref,
+        source=files.source,
+        path=files.path,
+        revision=files.revision,
+        peft_type=(_text(config.get("peft_type")) or "unknown").upper(),
+        task_type=_text(config.get("task_type")),
+        base_ref=_text(config.get("base_model_name_or_path")),
+        base_revision=_text(config.get("revision")),
+        rank=_whole(config.get("r")),
+        alpha=_number(config.get("lora_alpha")),
+        use_rslora=config.get("use_rslora") is True,
+        use_dora=config.get("use_dora") is True,
+        target_modules=_targets(config.get("target_modules")),
+        modules_to_save=_strings(config.get("modules_to_save")),
+        config=config,
+        tensors=tensors,
+        weight_bytes=sum(names[name] for name in choice.names),
+        fingerprint=_fingerprint(files, choice.names),
+        four_bit=FourBitVerdict(None),
+        weight_files=tuple(WeightFile(n, names[n], files.sha256(n)) for n in choice.names),
+        complete=not missing,
+        missing_files=missing,
+        download_bytes=sum(names[name] for name in missing),
+        has_tokenizer=facts.has_tokenizer(names),
+        has_chat_template=facts.has_chat_template(names, tokenizer_config),
+        license=read_license(files),
+    )
+
+
+def read_license(files: CheckpointFiles) -> str | None:
+    """The licence that the model card's front matter names."""
+    if "README.md" not in files.sizes or files.missing(("README.md",)):
+        return None
+    lines = files.read("README.md").decode("utf-8", "replace").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return None
+    for line in lines[1:]:
+        if line.strip() == "---":
+            return None
+        key, _, value = line.partition(":")
+        if key == "license" and value.strip():
+            return value.strip().strip("\"'")
+    return None
+
+
+def _refuse_unusable(files: CheckpointFiles, choice: WeightChoice, *, allow_pickle: bool) -> None:
+    has_config = "config.json" in files.sizes
+    if "adapter_config.json" in files.sizes and (choice.kind == "adapter" or not has_config):
+        raise QuantuiError(
+            "model.is-an-adapter",
+            f"{files.ref} is an adapter, not a model.",
+            "It has an adapter_config.json and no weights of a whole model.",
+            "Give it as the adapter, and the model it was trained on as the model.",
+        )
+    if choice.kind == "gguf":
+        raise QuantuiError(
+            "checkpoint.gguf-only",
+            f"{files.ref} holds GGUF files only ({_some(choice.names)}).",
+            "GGUF is llama.cpp's format: it is already quantized, and vLLM's tree dropped it in "
+            "0.24.",
+            "Give the original safetensors checkpoint that the GGUF was made from.",
+        )
+    if choice.kind == "none":
+        raise QuantuiError(
+            "checkpoint.no-weights",
+            f"{files.ref} holds no model weights.",
+            "There is no .safetensors file at its top level.",
+            "Check the folder or the name: a checkpoint has config.json and *.safetensors.",
+        )
+    if not has_config:
+        raise QuantuiError(
+            "checkpoint.no-config",
+            f"{files.ref} has weights but no config.json.",
+            "Without it neither the architecture nor the sizes are known.",
+            "Copy config.json of the original model into it, or give another folder.",
+        )
+    if choice.kind == "pickle" and not allow_pickle:
+        raise _pickled(files, choice.names, adapter=False)
+
+
+def _shards(files: CheckpointFiles, choice: WeightChoice) -> tuple[tuple[str, ...], dict[str, str]]:
+    if choice.index is None:
+        return choice.names, {}
+    weight_map = read_json(files, choice.index).get("weight_map")
+    if not isinstance(weight_map, Mapping) or not weight_map:
+        raise bad_json(files.ref, choice.index, "It has no weight_map.")
+    for tensor, shard in weight_map.items():
+        if not isinstance(shard, str):
+            raise bad_json(files.ref, choice.index, f"{tensor!r} names no file.")
+        if "/" in shard or "\\" in shard or "\0" in shard or shard in {"", ".", ".."}:
+            raise QuantuiError(
+                "checkpoint.outside-folder",
+                f"{files.ref}: {choice.index} says that {tensor!r} is in {shard!r}.",
+                "An index may only name files in its own folder; this may be an attack.",
+                "Do not use this checkpoint.",
+            )
+        if not shard.endswith(".safetensors"):
+            raise bad_json(files.ref, choice.index, f"{shard!r} is not a .safetensors file.")
+    shards = tuple(sorted(set(weight_map.values())))
+    absent = [name for name in shards if name not in files.sizes]
+    if absent:
+        raise QuantuiError(
+            "checkpoint.missing-shards",
+            f"{files.ref}: {len(absent)} of {len(shards)} weight files are missing.",
+            f"{choice.index} names {_some(absent)}.",
+            "Copy or download the missing files.",
+            detail=tuple(absent[:50]),
+        )
+    return shards, dict(weight_map)
+
+
+def _all_tensors(
+    files: CheckpointFiles, shards: tuple[str, ...], index: Mapping[str, str], notes: list[str]
+) -> tuple[TensorInfo, ...]:
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        for tensor in files.header(shard):
+            if index.get(tensor.name, shard) == shard:
+                tensors.setdefault(tensor.name, tensor)
+    absent = [
+        name for name, shard in index.items() if name not in tensors or tensors[name].shard != shard
+    ]
+    if absent:
+        raise QuantuiError(
+            "checkpoint.index-mismatch",
+            f"{files.ref}: {len(absent)} tensors are not where the index says, as {absent[0]!r}.",
+            f"The index puts it in {index[absent[0]]}, whose header does not have it.",
+            "Download the index and the shards again: they are of different versions.",
+        )
+    extra = [name for name in tensors if index and name not in index]
+    if extra:
+        notes.append(f"{len(extra)} tensors are not in the index, {extra[0]!r} first")
+    return tuple(tensors.values())
+
+
+def _fingerprint(files: CheckpointFiles, weights: tuple[str, ...]) -> str:
+    names = content_files(files.sizes, weights)
+    return facts.content_fingerprint(files.digest_kind, [(n, files.digest(n)) for n in names])
+
+
+def _not_an_adapter(files: CheckpointFiles) -> QuantuiError:
+    if "config.json" in files.sizes:
+        return QuantuiError(
+            "adapter.is-a-model",
+            f"{files.ref} is a whole model, not an adapter.",
+            "It has a config.json and no adapter_config.json.",
+            "Give it as the model; no adapter is needed if it is already merged.",
+        )
+    return QuantuiError(
+        "adapter.no-config",
+        f"{files.ref} is not a PEFT adapter: it has no adapter_config.json.",
+        "PEFT's save_pretrained writes adapter_config.json beside the weights.",
+        "Check the folder: trainers put the adapter in a checkpoint-N or adapter subfolder.",
+    )
+
+
+def _pickled(files: CheckpointFiles, names: tuple[str, ...], *, adapter: bool) -> QuantuiError:
+    convert = (
+        "load it with PEFT and save it again (save_pretrained writes safetensors)"
+        if adapter
+        else "load it with transformers and save it again (save_pretrained writes safetensors)"
+    )
+    return QuantuiError(
+        "checkpoint.pickle-only",
+        f"{files.ref} has pickled weights only ({_some(names)}).",
+        "A pickle runs code of its author's when it is loaded.",
+        f"Look for a safetensors version, or {convert}, or allow it with --allow-pickle if you "
+        "trust the author.",
+        ExitCode.BAD_INPUT,
+    )
+
+
+def _some(names: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) < 2**62 else None
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
+
+
+def _targets(value: Any) -> tuple[str, ...] | str | None:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return value
+    return tuple(sorted(map(str, value))) if isinstance(value, list) else None

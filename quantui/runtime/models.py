@@ -1,0 +1,107 @@
+"""Find a model or an adapter by what the user wrote: a folder, or a Hub id in the cache or online."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
+from quantui.runtime.checkpoint_files import CheckpointFiles, FolderFiles
+from quantui.runtime.checkpoints import read_adapter, read_model
+
+if TYPE_CHECKING:
+    from quantui.runtime.file_hashes import Progress
+
+
+def resolve_model(
+    ref: str,
+    revision: str | None = None,
+    *,
+    offline: bool | None = None,
+    allow_pickle: bool = False,
+    progress: Progress | None = None,
+) -> ModelSpec:
+    """What the model ``ref`` is, without reading or downloading its weights.
+
+    ``ref`` is a folder, or a Hub id: a complete snapshot in the Hub cache is taken as it is,
+    otherwise configs and tensor headers are fetched. ``offline`` None follows ``HF_HUB_OFFLINE``.
+    ``progress`` is told when weight files of a folder are hashed for the first time. Raises
+    QuantuiError ``model.*``, ``hub.*``, ``checkpoint.*``, ``safetensors.*``.
+    """
+    files = _open(ref, revision, offline=offline, progress=progress, adapter=False)
+    return read_model(files, allow_pickle=allow_pickle)
+
+
+def resolve_adapter(
+    ref: str,
+    revision: str | None = None,
+    *,
+    offline: bool | None = None,
+    allow_pickle: bool = False,
+    four_bit: bool | None = None,
+    progress: Progress | None = None,
+) -> AdapterSpec:
+    """What the adapter ``ref`` is, with the verdict on whether it was trained in 4 bit.
+
+    ``four_bit`` is the user's own word: it decides, and the evidence is kept beside it. The rest is
+    as in :func:`resolve_model`.
+    """
+    files = _open(ref, revision, offline=offline, progress=progress, adapter=True)
+    spec = read_adapter(files, allow_pickle=allow_pickle)
+    if four_bit is not None:
+        return replace(spec, four_bit=FourBitVerdict(four_bit, (), overridden=True))
+    return spec
+
+
+def looks_like_path(ref: str) -> bool:
+    """Whether the user means a folder and not a Hub id."""
+    return ref.startswith(("/", "./", "../", "~")) or ref in {".", ".."} or ref.count("/") > 1
+
+
+def _open(
+    ref: str,
+    revision: str | None,
+    *,
+    offline: bool | None,
+    progress: Progress | None,
+    adapter: bool,
+) -> CheckpointFiles:
+    folder = Path(ref).expanduser() if ref else Path()
+    if "\0" not in ref and ref.strip() and folder.is_dir():
+        return FolderFiles(folder, ref=ref, progress=progress)
+    if "\0" not in ref and folder.is_file():
+        raise QuantuiError(
+            "model.is-a-file",
+            f"{ref} is a file; a folder or a Hub id is needed.",
+            "A checkpoint is config.json, weights and tokenizer together.",
+            f"Give the folder it is in: {folder.parent}",
+        )
+    if looks_like_path(ref):
+        raise folder_not_found(ref, folder, adapter=adapter)
+    from quantui.runtime import hub
+
+    return hub.open_repository(ref, revision, offline=offline, progress=progress, adapter=adapter)
+
+
+def folder_not_found(ref: str, folder: Path, *, adapter: bool) -> QuantuiError:
+    """The error for a path that is not there, with names close to it in the same place."""
+    parent = folder.parent
+    near: list[str] = []
+    try:
+        names = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+        near = difflib.get_close_matches(folder.name, names, n=3)
+        why = f"There is no {folder.name!r} in {parent}."
+    except OSError:
+        why = f"{parent} is not a folder that can be read."
+    meant = "Did you mean " + " or ".join(str(parent / name) for name in near) + "?"
+    return QuantuiError(
+        "adapter.folder-not-found" if adapter else "model.folder-not-found",
+        f"The folder {ref} does not exist.",
+        why,
+        meant if near else "Check the path; a Hub id has the form owner/name.",
+        ExitCode.NOT_FOUND,
+    )
