@@ -43,8 +43,8 @@ def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSp
     architectures = config.get("architectures")
     return ModelSpec(
         ref=files.ref,
-        source=files.source,
-        path=files.path,
+        source="hub-cache" if files.source == "hub" and not missing else files.source,
+        path=None if files.source == "hub" and missing else files.path,
         revision=files.revision,
         architectures=tuple(map(str, architectures)) if isinstance(architectures, list) else (),
         model_type=_text(config.get("model_type")),
@@ -93,8 +93,8 @@ def read_adapter(files: CheckpointFiles, *, allow_pickle: bool = False) -> Adapt
     tokenizer_config = read_optional_json(files, "tokenizer_config.json")
     return AdapterSpec(
         ref=files.ref,
-        source=files.source,
-        path=files.path,
+        source="hub-cache" if files.source == "hub" and not missing else files.source,
+        path=None if files.source == "hub" and missing else files.path,
         revision=files.revision,
         peft_type=(_text(config.get("peft_type")) or "unknown").upper(),
         task_type=_text(config.get("task_type")),

@@ -1,4 +1,4 @@
-"""Find a model or an adapter by what the user wrote: a folder, or a Hub id in the cache or online."""
+"""Find a model or an adapter by what the user wrote: a folder, or a Hub id, cached or online."""
 
 from __future__ import annotations
 
