@@ -1,0 +1,209 @@
+"""``quantui engine``: list, make and remove the environments that merge and serve."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from quantui.cli.output import console, gib, print_json
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.terminal_text import sanitize
+
+if TYPE_CHECKING:
+    import argparse
+
+    from rich.progress import Progress
+
+    from quantui.engines.specs import EngineSpec
+    from quantui.runtime.engines import EngineStatus
+
+_PHASES = {
+    "environment": "making the environment",
+    "resolve": "resolving packages",
+    "download": "downloading",
+    "unpack": "putting packages in place",
+    "installed": "packages installed",
+    "check": "importing everything once, to check it",
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommands' arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("ls", help="every engine quantui knows, and its state")
+    install = actions.add_parser("install", help="make an engine's environment from its lock")
+    remove = actions.add_parser("rm", help="delete an environment quantui made")
+    for sub in (install, remove):
+        sub.add_argument("name", metavar="NAME", help="an engine of `quantui engine ls`")
+        sub.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    install.add_argument("--force", action="store_true", help="make it anew though it is there")
+    for sub in (listing, install, remove):
+        sub.add_argument("--json", action="store_true", help="print JSON on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``ls``, ``install`` or ``rm``; gives the exit code."""
+    return {"ls": _ls, "install": _install, "rm": _remove}[args.action](args)
+
+
+def _ls(args: argparse.Namespace) -> int:
+    from quantui.runtime.engines import list_engines
+
+    engines = list_engines()
+    if args.json:
+        print_json([engine.to_dict() for engine in engines])
+        return ExitCode.OK
+    out = console()
+    for engine in engines:
+        out.print(f"{engine.spec.name}  {engine.state}  {engine.spec.title}")
+        out.print(f"    provides  {', '.join(engine.spec.provides)}")
+        if engine.state == "absent":
+            out.print(
+                f"    takes     {gib(engine.spec.download_bytes)} to download, {gib(engine.spec.disk_bytes)} on disk"
+                f" ({engine.spec.disk_source})"
+            )
+        else:
+            out.print(f"    path      {sanitize(engine.path)}")
+            out.print(f"    on disk   {_size(engine)}")
+        if engine.versions:
+            out.print(
+                "    versions  "
+                + sanitize(", ".join(f"{k} {v}" for k, v in engine.versions.items()))
+            )
+        if engine.problem:
+            out.print(f"    note      {sanitize(engine.problem)}")
+    return ExitCode.OK
+
+
+def _size(engine: EngineStatus) -> str:
+    if not engine.shared_bytes:
+        return gib(engine.bytes_on_disk)
+    return (
+        f"{gib(engine.bytes_on_disk)}, of which {gib(engine.shared_bytes)} shared with uv's cache"
+    )
+
+
+def _install(args: argparse.Namespace) -> int:
+    from quantui.engines.specs import engine_spec
+    from quantui.runtime.engines import engine_status, install_engine
+
+    spec = engine_spec(args.name)
+    status = engine_status(spec)
+    if status.state != "installed" or args.force:
+        _announce(spec, status)
+        _agree(args, f"Install {spec.name}?")
+    cancel = threading.Event()
+    previous = {
+        number: signal.signal(number, lambda *_: cancel.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        with _progress() as progress:
+            show = _Show(progress)
+            engine = install_engine(spec.name, on_event=show, cancel=cancel, force=args.force)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if args.json:
+        print_json(
+            {
+                "name": engine.name,
+                "python": engine.python,
+                "versions": engine.versions,
+                "plugins": list(engine.plugins),
+            }
+        )
+    else:
+        versions = ", ".join(f"{name} {version}" for name, version in engine.versions.items())
+        console(stderr=True).print(f"{engine.name} is ready: {versions}")
+        console(stderr=True).print(sanitize(engine.python), soft_wrap=True)
+    return ExitCode.OK
+
+
+def _announce(spec: EngineSpec, status: EngineStatus) -> None:
+    out = console(stderr=True)
+    out.print(f"{spec.name}: {spec.title}")
+    out.print(
+        f"  download  about {gib(spec.download_bytes)} at most; what uv's cache holds is not fetched again"
+    )
+    out.print(f"            ({spec.download_source})", style="dim")
+    out.print(f"  on disk   about {gib(spec.disk_bytes)} ({spec.disk_source})")
+    out.print(f"  where to  {sanitize(status.path)}")
+    if status.problem:
+        out.print(f"  now       {sanitize(status.problem)}")
+    for warning in spec.warnings:
+        out.print(f"  warning   {warning.text}", style="yellow")
+
+
+def _agree(args: argparse.Namespace, question: str) -> None:
+    """Return when the user says yes; raise when there is nobody to ask, or the answer is no."""
+    if args.yes:
+        return
+    if not sys.stdin.isatty():
+        raise QuantuiError(
+            "cli.needs-yes",
+            f"{question} Nobody can answer: this is not a terminal.",
+            "Installing and removing are not done without a yes.",
+            "Give --yes.",
+            ExitCode.BAD_INPUT,
+        )
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise QuantuiError("cli.declined", "Nothing was done.", exit_code=ExitCode.CANCELLED)
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from quantui.engines.specs import engine_spec
+    from quantui.runtime.engines import engine_status, remove_engine
+
+    status = engine_status(engine_spec(args.name))
+    if status.state != "absent":
+        console(stderr=True).print(f"{sanitize(status.path)}: {_size(status)}", soft_wrap=True)
+        _agree(args, f"Delete {status.spec.name}?")
+    removed = remove_engine(status.spec.name)
+    if args.json:
+        print_json({"name": status.spec.name, "removed_bytes": removed})
+    else:
+        console(stderr=True).print(f"Removed {status.spec.name}, {gib(removed)}.")
+    return ExitCode.OK
+
+
+def _progress() -> Progress:
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=console(stderr=True),
+        transient=True,
+    )
+
+
+class _Show:
+    """Install events as one line with a spinner; without a terminal, a line for each phase."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.task = progress.add_task("starting")
+        self.phase = ""
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        if event["type"] == "phase":
+            self.phase = _PHASES.get(event["name"], event["name"])
+            self.progress.update(self.task, description=self.phase)
+            if not self.progress.console.is_terminal:
+                self.progress.console.print(self.phase)
+        elif event["type"] == "notice":
+            self.progress.console.print(sanitize(event["text"]))
+        elif event["type"] == "progress" and event["unit"] == "bytes":
+            text = f"{self.phase}: {gib(event['done'])} of {gib(event['total'])}, {sanitize(event['message'])}"
+            self.progress.update(self.task, description=text)
+        elif event["type"] == "progress":
+            self.progress.update(
+                self.task, description=f"{self.phase}: {event['done']} packages {event['message']}"
+            )

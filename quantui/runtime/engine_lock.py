@@ -1,0 +1,82 @@
+"""Make an engine's lock again from its spec: ``python -m quantui.runtime.engine_lock NAME``.
+
+For who maintains quantui, in a source checkout. Every package is pinned with the hashes of its wheels;
+source distributions are left out, because building one runs its code. No index or local path is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantui.engines.specs import engine_spec
+from quantui.runtime.uv import uv_binary, uv_environment
+
+if TYPE_CHECKING:
+    from quantui.engines.specs import EngineSpec
+
+
+def compile_lock(spec: EngineSpec) -> str:
+    """The text of ``spec``'s lock as the index resolves it now; raises CalledProcessError with uv's words."""
+    resolved = [item.spec for item in spec.requirements if not item.no_deps]
+    alone = [item.spec for item in spec.requirements if item.no_deps]
+    header = (
+        f"# Made from {spec.name}.toml by: python -m quantui.runtime.engine_lock {spec.name}\n"
+        f"# For Linux and Python {spec.python}. Installed with --no-deps --require-hashes: what stands here is all.\n"
+    )
+    return header + _compile(spec, resolved) + _compile(spec, alone, "--no-deps")
+
+
+def _compile(spec: EngineSpec, requirements: list[str], *options: str) -> str:
+    if not requirements:
+        return ""
+    env = dict(os.environ)
+    for name, value in uv_environment().items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
+    if spec.torch is None:
+        env.pop("UV_FIND_LINKS", None)
+    # uv's names for platforms end at a glibc version; packages above it would not be found.
+    platform = (
+        f"{spec.platform.machines[0]}-manylinux_{(spec.platform.glibc or '2.28').replace('.', '_')}"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        excludes = Path(folder, "excludes.txt")
+        excludes.write_text("".join(f"{item.name}\n" for item in spec.excluded), encoding="utf-8")
+        done = subprocess.run(
+            [
+                uv_binary(), "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate",
+                "--generate-hashes", "--only-binary", ":all:", "--excludes", str(excludes),
+                "--python-version", spec.python, "--python-platform", platform, *options,
+            ],
+            input="\n".join(requirements),
+            capture_output=True, text=True, check=True, env=env, cwd=folder,
+        )  # fmt: skip
+    return done.stdout
+
+
+def main() -> int:
+    """Write the lock beside the spec; prints its path."""
+    parser = argparse.ArgumentParser(prog="quantui.runtime.engine_lock", description=__doc__)
+    parser.add_argument("name")
+    spec = engine_spec(parser.parse_args().name)
+    target = Path(str(resources.files("quantui"))) / "data" / "engines" / f"{spec.name}.lock"
+    try:
+        target.write_text(compile_lock(spec), encoding="utf-8")
+    except subprocess.CalledProcessError as error:
+        sys.stderr.write(error.stderr)
+        return 1
+    sys.stdout.write(f"{target}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

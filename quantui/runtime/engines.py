@@ -1,0 +1,219 @@
+"""Engines: which interpreter a step runs with, and the environments quantui makes for it.
+
+In this order: the interpreter a profile names; the one quantui runs in, if it has what is needed; an
+environment that quantui made.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.engines.specs import EngineSpec, engine_spec, load_specs
+from quantui.runtime import engine_store as store
+from quantui.runtime.engine_install import make_environment
+from quantui.runtime.engine_site import Site, look
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+Origin = Literal["profile", "this interpreter", "managed"]
+State = Literal["installed", "outdated", "broken", "half-made", "absent"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An interpreter that has what a step needs."""
+
+    name: str
+    python: str
+    origin: Origin
+    versions: dict[str, str]
+    plugins: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What a person should know of it; none of it keeps the step from running."""
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """A known engine and what there is of it on disk; sizes in bytes."""
+
+    spec: EngineSpec
+    state: State
+    path: str
+    bytes_on_disk: int
+    shared_bytes: int
+    versions: dict[str, str]
+    created: float | None
+    problem: str = ""
+
+    def to_dict(self) -> dict[str, object]:
+        """The JSON form of ``quantui engine ls --json``."""
+        return {
+            "name": self.spec.name,
+            "title": self.spec.title,
+            "provides": sorted(self.spec.provides),
+            "state": self.state,
+            "path": self.path,
+            "bytes_on_disk": self.bytes_on_disk,
+            "shared_bytes": self.shared_bytes,
+            "versions": self.versions,
+            "created": self.created,
+            "problem": self.problem,
+            "download_bytes": self.spec.download_bytes,
+            "disk_bytes": self.spec.disk_bytes,
+            "warnings": [warning.text for warning in self.spec.warnings],
+        }
+
+
+def list_engines() -> list[EngineStatus]:
+    """Every engine quantui can make, with its state. Whole ones are asked for their versions (0.1 s each)."""
+    return [engine_status(spec) for spec in load_specs().values()]
+
+
+def engine_status(spec: EngineSpec) -> EngineStatus:
+    """The state of one managed engine."""
+    path = store.engine_path(spec.name)
+    record = store.read_record(path)
+    if record is None:
+        leftovers = [*store.partials(spec.name), *([path] if path.exists() else [])]
+        size = sum(store.disk_size(folder).total for folder in leftovers)
+        text = (
+            "An install was interrupted or is running; the next install clears it."
+            if leftovers
+            else ""
+        )
+        state: State = "half-made" if leftovers else "absent"
+        return EngineStatus(spec, state, str(path), size, 0, {}, None, text)
+    state, problem, versions = "installed", "", record.versions
+    try:
+        site = look(str(store.engine_python(spec.name)), spec.imports)
+    except QuantuiError as error:
+        state, problem = "broken", error.what
+    else:
+        versions = site.versions()
+        if site.missing:
+            state, problem = "broken", f"It lacks {', '.join(site.missing)}."
+        elif record.lock_hash != spec.lock_hash:
+            state = "outdated"
+            problem = (
+                f"Made from another lock, by quantui {record.quantui_version}; it still works."
+            )
+    return EngineStatus(
+        spec,
+        state,
+        str(path),
+        record.bytes_on_disk,
+        record.shared_bytes,
+        versions,
+        record.created,
+        problem,
+    )
+
+
+def find_engine(name: str, *, python: str | None = None, purpose: str = "serve") -> Engine:
+    """The interpreter for ``purpose`` (a key of the spec's ``provides``).
+
+    Raises ``engine.python-missing``, ``engine.python-broken``, ``engine.lacks-vllm``,
+    ``engine.lacks-packages`` for an interpreter that was named; ``engine.not-installed`` or
+    ``engine.broken`` when none was named and none is there; ``engine.unknown``.
+    """
+    spec = engine_spec(name)
+    modules = spec.provides[purpose]
+    if python is not None:
+        site = look(python, modules)
+        if site.missing:
+            raise _lacks(site, purpose)
+        return _engine(spec, site, "profile")
+    here = look(sys.executable, modules)
+    if not here.missing and here.for_cpu() == (spec.platform.compute_capability is None):
+        return _engine(spec, here, "this interpreter")
+    status = engine_status(spec)
+    if status.state in ("installed", "outdated"):
+        return _engine(
+            spec, look(str(store.engine_python(name)), modules), "managed", status.problem
+        )
+    if status.state == "broken":
+        raise QuantuiError(
+            "engine.broken",
+            f"The environment {name} at {status.path} is broken.",
+            status.problem,
+            f"Make it again: quantui engine install {name} --force",
+            ExitCode.ENGINE,
+        )
+    raise QuantuiError(
+        "engine.not-installed",
+        f"The engine {name} is not installed.",
+        f"It would download about {spec.download_bytes / 1e9:.1f} GB and take {spec.disk_bytes / 1e9:.1f} GB on disk."
+        + (" An earlier install did not finish." if status.state == "half-made" else ""),
+        f"quantui engine install {name}",
+        ExitCode.ENGINE,
+    )
+
+
+def install_engine(
+    name: str,
+    *,
+    on_event: Callable[[dict[str, Any]], None],
+    cancel: threading.Event,
+    force: bool = False,
+) -> Engine:
+    """Make the environment ``name`` (see :func:`.engine_install.make_environment`) and give it as an engine."""
+    spec = engine_spec(name)
+    make_environment(spec, on_event=on_event, cancel=cancel, force=force)
+    return _engine(spec, look(str(store.engine_python(name)), spec.imports), "managed")
+
+
+def remove_engine(name: str) -> int:
+    """Delete the environment ``name`` and its leftovers; gives their bytes (see ``EngineStatus.shared_bytes``).
+
+    :func:`engine_status` tells the size beforehand: show it before calling this. Raises ``engine.in-use``,
+    ``engine.busy``, and ``engine.not-installed`` when there is nothing.
+    """
+    spec = engine_spec(name)
+    path = store.engine_path(name)
+    folders = [*store.partials(name), *([path] if path.exists() else [])]
+    if not folders:
+        raise QuantuiError(
+            "engine.not-installed",
+            f"The engine {spec.name} is not installed.",
+            exit_code=ExitCode.ENGINE,
+        )
+    with store.exclusive(name):
+        total = 0
+        for folder in folders:
+            store.refuse_when_used(name, folder)
+            total += store.disk_size(folder).total
+            if folder == path:
+                # Renamed first: an interrupted removal leaves something that is plainly not an engine.
+                folder = path.with_name(f"{name}.old-{int(time.time())}")
+                path.rename(folder)
+            store.remove_tree(folder)
+        return total
+
+
+def _engine(spec: EngineSpec, site: Site, origin: Origin, problem: str = "") -> Engine:
+    problems = [problem] if problem else []
+    if origin == "profile" and site.for_cpu() != (spec.platform.compute_capability is None):
+        problems.append(
+            f"{site.interpreter} holds a vLLM for {'the CPU' if site.for_cpu() else 'GPUs'}, not {spec.title}."
+        )
+    return Engine(
+        spec.name, site.interpreter, origin, site.versions(), site.plugins, tuple(problems)
+    )
+
+
+def _lacks(site: Site, purpose: str) -> QuantuiError:
+    code = "engine.lacks-vllm" if "vllm" in site.missing else "engine.lacks-packages"
+    return QuantuiError(
+        code,
+        f"The interpreter {site.interpreter} lacks {', '.join(site.missing)}.",
+        f"To {purpose.replace('-', ' ')} it needs that (it is Python {site.python} at {site.prefix}).",
+        'Install it there, name another interpreter (python = "..."), or leave python out of the profile '
+        "to use an environment that quantui makes.",
+        ExitCode.ENGINE,
+    )
