@@ -43,22 +43,25 @@ class Nvml:
     def ask(self, subject: str, *variants: tuple[Any, ...]) -> Any:  # noqa: ANN401 - a ctypes value
         """The first of ``variants`` (function name, arguments) that answers; None if none does.
 
-        The reason of the last one is kept in ``failures[subject]``. Names come as nvidia-ml-py's
-        undecorated functions give them, as bytes: its decorator raises on a name that is not UTF-8.
+        The last reason is kept in ``failures[subject]``; that a variant is missing explains nothing
+        when another one gave a reason. Names come as nvidia-ml-py's undecorated functions give
+        them, as bytes: its decorator raises on a name that is not UTF-8.
         """
+        self.failures.pop(subject, None)
+        missing = self.code("FUNCTION_NOT_FOUND")
         for name, *arguments in variants:
             try:
                 function = getattr(self.binding, name)
                 answer = getattr(function, "__wrapped__", function)(*arguments)
             except AttributeError:
-                self.failures[subject] = Failure(
-                    self.code("FUNCTION_NOT_FOUND"), f"nvidia-ml-py has no {name}"
-                )
+                failure = Failure(missing, f"nvidia-ml-py has no {name}")
             except self.binding.NVMLError as error:
-                self.failures[subject] = failure_of(error)
+                failure = failure_of(error)
             else:
                 self.failures.pop(subject, None)
                 return answer
+            if failure.code != missing or subject not in self.failures:
+                self.failures[subject] = failure
         return None
 
     def ask_text(self, subject: str, *variants: tuple[Any, ...]) -> str | None:
@@ -102,7 +105,7 @@ def failure_of(error: Exception) -> Failure:
 def nvml_session() -> Iterator[Nvml | Failure]:
     """NVML, initialised once and shut down at the end; or why there is none.
 
-    The library is ``libnvidia-ml.so.1``, loaded by nvidia-ml-py. Sessions may nest: NVML counts them.
+    nvidia-ml-py loads the library, ``libnvidia-ml.so.1``. Sessions may nest: NVML counts them.
     """
     try:
         import pynvml
