@@ -61,7 +61,8 @@ def _ls(args: argparse.Namespace) -> int:
         out.print(f"    provides  {', '.join(engine.spec.provides)}")
         if engine.state == "absent":
             out.print(
-                f"    takes     {gib(engine.spec.download_bytes)} to download, {gib(engine.spec.disk_bytes)} on disk"
+                f"    takes     {gib(engine.spec.download_bytes)} to download, "
+                f"{gib(engine.spec.disk_bytes)} on disk"
                 f" ({engine.spec.disk_source})"
             )
         else:
@@ -126,7 +127,8 @@ def _announce(spec: EngineSpec, status: EngineStatus) -> None:
     out = console(stderr=True)
     out.print(f"{spec.name}: {spec.title}")
     out.print(
-        f"  download  about {gib(spec.download_bytes)} at most; what uv's cache holds is not fetched again"
+        f"  download  about {gib(spec.download_bytes)} at most; what uv's cache holds is not "
+        "fetched again"
     )
     out.print(f"            ({spec.download_source})", style="dim")
     out.print(f"  on disk   about {gib(spec.disk_bytes)} ({spec.disk_source})")
@@ -201,7 +203,8 @@ class _Show:
         elif event["type"] == "notice":
             self.progress.console.print(sanitize(event["text"]))
         elif event["type"] == "progress" and event["unit"] == "bytes":
-            text = f"{self.phase}: {gib(event['done'])} of {gib(event['total'])}, {sanitize(event['message'])}"
+            text = f"{self.phase}: {gib(event['done'])} of {gib(event['total'])}, "
+            f"{sanitize(event['message'])}"
             self.progress.update(self.task, description=text)
         elif event["type"] == "progress":
             self.progress.update(

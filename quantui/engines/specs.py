@@ -1,6 +1,7 @@
 """What each managed engine is made of, read from ``quantui/data/engines/*.toml`` and its lock.
 
-Reading is all this module does: it starts nothing, looks at no machine and imports no engine package.
+Reading is all this module does: it starts nothing, looks at no machine and imports no engine
+package.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class PlatformNeeds:
 
 @dataclass(frozen=True)
 class TorchSource:
-    """``packages`` come from PyTorch's index for ``backend`` unless a find-links folder has them."""
+    """``packages`` come from PyTorch's index for ``backend``, or from a find-links folder."""
 
     backend: str
     packages: tuple[str, ...]
@@ -120,7 +121,10 @@ class EngineSpec:
 
 
 def parse_spec(text: str, lock_text: str) -> EngineSpec:
-    """An engine's TOML file and its lock as an :class:`EngineSpec`; KeyError or TypeError for a bad file."""
+    """An engine's TOML file and its lock as an :class:`EngineSpec`.
+
+    Raises KeyError, TypeError or ValueError for a bad file: those that ship are tested.
+    """
     data = tomllib.loads(text)
     if data["schema"] != SCHEMA:
         raise ValueError(f"engine file of schema {data['schema']}, this quantui reads {SCHEMA}")
@@ -157,7 +161,7 @@ def parse_spec(text: str, lock_text: str) -> EngineSpec:
 
 
 def load_specs(folder: Traversable | None = None) -> dict[str, EngineSpec]:
-    """Every engine of ``folder`` (default: those that come with quantui), by name, in name order."""
+    """Every engine of ``folder`` (default: those that ship with quantui), in name order."""
     folder = folder or resources.files("quantui") / "data" / "engines"
     specs: dict[str, EngineSpec] = {}
     for entry in sorted(folder.iterdir(), key=lambda item: item.name):
@@ -170,14 +174,15 @@ def load_specs(folder: Traversable | None = None) -> dict[str, EngineSpec]:
 
 
 def engine_spec(name: str) -> EngineSpec:
-    """The spec called ``name``; a :class:`QuantuiError` ``engine.unknown`` that lists the known ones."""
+    """The spec called ``name``; raises ``engine.unknown``, which lists the known ones."""
     specs = load_specs()
     if name not in specs:
         raise QuantuiError(
             "engine.unknown",
             f"There is no engine called {name}.",
             f"quantui can make: {', '.join(specs)}.",
-            "Use one of these names, or name an interpreter of your own in the profile (python = ...).",
+            "Use one of these names, or name an interpreter of your own in the profile (python = "
+            "...).",
             ExitCode.BAD_INPUT,
         )
     return specs[name]

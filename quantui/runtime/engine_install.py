@@ -1,6 +1,7 @@
 """Make an environment from a locked spec: beside its place, proven, then renamed whole.
 
-uv and the check run under a keeper, so that neither a cancel nor the death of quantui leaves a process.
+uv and the check run under a keeper, so that neither a cancel nor the death of quantui leaves a
+process.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ _CHECK_TIMEOUT_S = 900.0
 def make_environment(
     spec: EngineSpec, *, on_event: OnEvent, cancel: threading.Event, force: bool = False
 ) -> Path:
-    """Install ``spec`` and give the environment's folder; an up-to-date one is kept unless ``force``.
+    """Install ``spec`` and give its folder; an up-to-date one is kept unless ``force``.
 
-    ``on_event`` gets ``phase``, ``progress`` (in ``bytes`` or ``packages``) and ``notice`` events as workers send
-    them. Raises ``engine.*`` and ``disk.*`` errors; ``engine.cancelled`` once ``cancel`` is set and all is cleared.
+    ``on_event`` gets ``phase``, ``progress`` (in ``bytes`` or ``packages``) and ``notice`` events
+    as workers send them. Raises ``engine.*`` and ``disk.*`` errors; ``engine.cancelled`` once
+    ``cancel`` is set and all is cleared.
     """
     with store.exclusive(spec.name):
         target = store.engine_path(spec.name)
@@ -87,7 +89,7 @@ def make_environment(
 
 
 def check_platform(spec: EngineSpec) -> None:
-    """Raise ``engine.platform`` when this machine's system, processor or C library rules ``spec`` out."""
+    """Raise ``engine.platform`` when the system, processor or C library rules ``spec`` out."""
     needs = spec.platform
     system, machine = platform.system(), platform.machine()
     libc, libc_version = platform.libc_ver()
@@ -119,7 +121,8 @@ def check_disk(spec: EngineSpec) -> None:
     if free < spec.disk_bytes:
         raise QuantuiError(
             "disk.not-enough",
-            f"{spec.name} takes {spec.disk_bytes / 1e9:.1f} GB on disk; {folder} has {free / 1e9:.1f} GB free.",
+            f"{spec.name} takes {spec.disk_bytes / 1e9:.1f} GB on disk; {folder} has "
+            f"{free / 1e9:.1f} GB free.",
             f"The size is {spec.disk_source}.",
             "Free space, or put quantui on another disk with QUANTUI_HOME.",
             ExitCode.DOES_NOT_FIT,
@@ -131,7 +134,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _swap(partial: Path, target: Path) -> None:
-    """Put the whole environment in its place; the one it replaces is gone only when the new one stands."""
+    """Put the environment in its place; the one it replaces goes when the new one stands."""
     if not target.exists():
         partial.rename(target)
         return
@@ -171,8 +174,12 @@ class _Install:
         """All of it, up to the written record."""
         started = time.time()
         self.phase("environment")
-        self.uv("venv", "--quiet", "--relocatable", "--no-project", "--python", self.wanted_python(),
-                str(self.partial), doing="making an environment")  # fmt: skip
+        # Relocatable: the scripts find their interpreter beside them, so the rename breaks nothing.
+        self.uv(
+            *("venv", "--quiet", "--relocatable", "--no-project"),
+            *("--python", self.wanted_python(), str(self.partial)),
+            doing="making an environment",
+        )
         self.phase("resolve")
         for entries, options in self.batches():
             self.install(entries, options)
@@ -198,7 +205,7 @@ class _Install:
         self.on_event({"type": "phase", "name": name})
 
     def wanted_python(self) -> str:
-        """This interpreter when it is of the locked version, so that nothing is searched or downloaded."""
+        """This interpreter when it is of the locked version: nothing is searched or downloaded."""
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         return sys.executable if version == self.spec.python else self.spec.python
 
@@ -227,16 +234,18 @@ class _Install:
         return batches
 
     def install(self, entries: Sequence[str], options: Sequence[str]) -> None:
-        """Install locked entries and nothing else; every file's hash is checked, no source is built."""
+        """Install locked entries and nothing else; hashes are checked, no source is built."""
         with tempfile.TemporaryDirectory() as folder:
             requirements = Path(folder, "requirements.txt")
             requirements.write_text("\n".join(entries) + "\n", encoding="utf-8")
-            self.uv("pip", "install", "--python", str(self.python), "--no-deps", "--require-hashes",
-                    "--only-binary", ":all:", *options, "-r", str(requirements),
-                    doing="installing packages")  # fmt: skip
+            self.uv(
+                *("pip", "install", "--python", str(self.python), "--no-deps", "--require-hashes"),
+                *("--only-binary", ":all:", *options, "-r", str(requirements)),
+                doing="installing packages",
+            )
 
     def check(self) -> Site:
-        """Import everything the engine is for, with its own interpreter; raises ``engine.broken``."""
+        """Import what the engine is for, with its own interpreter; raises ``engine.broken``."""
         code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
         status, text = self.watch(
             [str(self.python), "-I", "-c", code, *self.spec.imports], "check", {}, _CHECK_TIMEOUT_S
@@ -324,7 +333,7 @@ class _Install:
             self.phase(_PHASES[match[1]])
 
     def downloaded(self, message: str) -> None:
-        """Bytes of the files that have arrived, of those uv has announced (it names only large ones)."""
+        """Bytes of the files that arrived, of those uv announced (it names only large ones)."""
         done = sum(size for name, size in self.sizes.items() if name in self.arrived)
         total = sum(self.sizes.values())
         self.on_event(

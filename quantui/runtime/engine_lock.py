@@ -1,7 +1,8 @@
 """Make an engine's lock again from its spec: ``python -m quantui.runtime.engine_lock NAME``.
 
-For who maintains quantui, in a source checkout. Every package is pinned with the hashes of its wheels;
-source distributions are left out, because building one runs its code. No index or local path is written.
+For who maintains quantui, in a source checkout. Every package is pinned with the hashes of its
+wheels; source distributions are left out, because building one runs its code. No index or local
+path is written.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 
 def compile_lock(spec: EngineSpec) -> str:
-    """The text of ``spec``'s lock as the index resolves it now; raises CalledProcessError with uv's words."""
+    """``spec``'s lock as the index resolves it now; raises CalledProcessError with uv's words."""
     resolved = [item.spec for item in spec.requirements if not item.no_deps]
     alone = [item.spec for item in spec.requirements if item.no_deps]
     header = (
         f"# Made from {spec.name}.toml by: python -m quantui.runtime.engine_lock {spec.name}\n"
-        f"# For Linux and Python {spec.python}. Installed with --no-deps --require-hashes: what stands here is all.\n"
+        f"# For Linux and Python {spec.python}. Installed with --no-deps --require-hashes: what "
+        "stands here is all.\n"
     )
     return header + _compile(spec, resolved) + _compile(spec, alone, "--no-deps")
 

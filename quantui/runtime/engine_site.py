@@ -1,4 +1,4 @@
-"""What an interpreter has, found out in a tenth of a second: package metadata is read, nothing is imported."""
+"""What an interpreter has: package metadata is read, nothing is imported, 0.1 s."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Site:
     """An interpreter and the packages it sees."""
 
     interpreter: str
-    """As the user or quantui names it; a link of a venv is kept, for its target would see other packages."""
+    """As named: a venv's link is kept, for what it points to would see other packages."""
     python: str
     prefix: str
     packages: dict[str, str]
@@ -71,8 +71,11 @@ class Site:
 
 
 def interpreter_path(python: str) -> str:
-    """``python`` as an absolute path; a folder is taken for an environment. Raises ``engine.python-missing``."""
-    path = Path(os.path.abspath(Path(python).expanduser()))
+    """``python`` as an absolute path, a folder taken for an environment.
+
+    Raises ``engine.python-missing``.
+    """
+    path = Path(python).expanduser().absolute()
     if path.is_dir():
         path = path / "bin" / "python"
     if not path.is_file() or not os.access(path, os.X_OK):
@@ -82,7 +85,7 @@ def interpreter_path(python: str) -> str:
             "The file is missing or may not be executed."
             if path.parent.is_dir()
             else "Its folder does not exist.",
-            'Correct python = "..." in the profile, or leave it out to let quantui choose an engine.',
+            'Correct python = "..." in the profile, or leave it out to let quantui choose.',
             ExitCode.ENGINE,
         )
     return str(path)
@@ -91,7 +94,8 @@ def interpreter_path(python: str) -> str:
 def look(python: str, modules: Iterable[str] = ()) -> Site:
     """What the interpreter at ``python`` has, and which of ``modules`` it lacks.
 
-    Raises ``engine.python-missing`` when there is none and ``engine.python-broken`` when it does not run.
+    Raises ``engine.python-missing`` when there is none and ``engine.python-broken`` when it does
+    not run.
     """
     path = interpreter_path(python)
     try:

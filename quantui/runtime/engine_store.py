@@ -1,7 +1,7 @@
-"""The environments quantui owns, on disk: ``<engines>/<name>`` with a ``quantui.json``, whole or not there.
+"""The environments quantui owns: ``<engines>/<name>`` with a ``quantui.json``, whole or not there.
 
-An environment under way is ``<name>.partial-<pid>`` beside it and never counts as one. Whoever installs
-or removes holds ``.<name>.lock``.
+An environment under way is ``<name>.partial-<pid>`` beside it and never counts as one. Whoever
+installs or removes holds ``.<name>.lock``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RECORD = "quantui.json"
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """What ``quantui.json`` says of an environment; sizes in bytes, ``created`` in seconds since the epoch."""
+    """What ``quantui.json`` says: sizes in bytes, ``created`` in seconds since the epoch."""
 
     spec: str
     lock_hash: str
@@ -37,7 +37,7 @@ class EngineRecord:
     plugins: list[str]
     bytes_on_disk: int
     shared_bytes: int
-    """Of these, in files that uv's cache holds too: removing the environment alone does not free them."""
+    """Of these, in files that uv's cache holds too: removing the environment does not free them."""
     created: float
     install_seconds: float
     quantui_version: str
@@ -102,10 +102,10 @@ def disk_size(folder: Path) -> DiskSize:
 
 
 def processes_using(folder: Path) -> list[tuple[int, str]]:
-    """(pid, name) of processes that run from ``folder``: named in their command line, or mapped into memory.
+    """(pid, name) of processes that run from ``folder``, by command line or mapped files.
 
-    vLLM's workers rename themselves, so that only their mapped libraries tell. Other users' processes
-    cannot be looked into.
+    vLLM's workers rename themselves, so that only their mapped libraries tell. Other users'
+    processes cannot be looked into.
     """
     prefix = str(folder) + os.sep
     found: list[tuple[int, str]] = []
@@ -114,11 +114,8 @@ def processes_using(folder: Path) -> list[tuple[int, str]]:
             continue
         uses = any(part.startswith(prefix) for part in process.info["cmdline"] or ())
         if not uses:
-            with (
-                contextlib.suppress(OSError),
-                open(f"/proc/{process.pid}/maps", encoding="utf-8", errors="replace") as maps,
-            ):
-                uses = any(f" {prefix}" in line for line in maps)
+            with contextlib.suppress(OSError):
+                uses = f" {prefix}" in Path(f"/proc/{process.pid}/maps").read_text(errors="replace")
         if uses:
             found.append((process.pid, process.info["name"] or "?"))
     return found
@@ -141,7 +138,7 @@ def refuse_when_used(name: str, folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """Hold the lock of ``name``; raises ``engine.busy`` when another process installs or removes it.
+    """Hold the lock of ``name``; raises ``engine.busy`` when another process has it.
 
     The kernel drops the lock when its holder dies, however it dies.
     """
@@ -168,7 +165,7 @@ def exclusive(name: str) -> Iterator[None]:
 
 
 def remove_tree(folder: Path, *, within_s: float = 10.0) -> None:
-    """Delete ``folder``, again if a dying process still writes into it; raises OSError after ``within_s``."""
+    """Delete ``folder``, trying for ``within_s`` seconds while a dying process writes into it."""
     deadline = time.monotonic() + within_s
     while True:
         try:

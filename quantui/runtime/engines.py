@@ -1,13 +1,13 @@
 """Engines: which interpreter a step runs with, and the environments quantui makes for it.
 
-In this order: the interpreter a profile names; the one quantui runs in, if it has what is needed; an
-environment that quantui made.
+In this order: the interpreter a profile names; the one quantui runs in, if it has what is needed;
+an environment that quantui made.
 """
 
 from __future__ import annotations
 
+import os
 import sys
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,7 +71,7 @@ class EngineStatus:
 
 
 def list_engines() -> list[EngineStatus]:
-    """Every engine quantui can make, with its state. Whole ones are asked for their versions (0.1 s each)."""
+    """Every engine quantui can make, with its state; 0.1 s for each that is there."""
     return [engine_status(spec) for spec in load_specs().values()]
 
 
@@ -148,7 +148,8 @@ def find_engine(name: str, *, python: str | None = None, purpose: str = "serve")
     raise QuantuiError(
         "engine.not-installed",
         f"The engine {name} is not installed.",
-        f"It would download about {spec.download_bytes / 1e9:.1f} GB and take {spec.disk_bytes / 1e9:.1f} GB on disk."
+        f"It would download about {spec.download_bytes / 1e9:.1f} GB and take "
+        f"{spec.disk_bytes / 1e9:.1f} GB on disk."
         + (" An earlier install did not finish." if status.state == "half-made" else ""),
         f"quantui engine install {name}",
         ExitCode.ENGINE,
@@ -162,17 +163,17 @@ def install_engine(
     cancel: threading.Event,
     force: bool = False,
 ) -> Engine:
-    """Make the environment ``name`` (see :func:`.engine_install.make_environment`) and give it as an engine."""
+    """Make the environment ``name`` as :func:`.make_environment` does, and give it as an engine."""
     spec = engine_spec(name)
     make_environment(spec, on_event=on_event, cancel=cancel, force=force)
     return _engine(spec, look(str(store.engine_python(name)), spec.imports), "managed")
 
 
 def remove_engine(name: str) -> int:
-    """Delete the environment ``name`` and its leftovers; gives their bytes (see ``EngineStatus.shared_bytes``).
+    """Delete the environment ``name`` and its leftovers; gives their bytes.
 
-    :func:`engine_status` tells the size beforehand: show it before calling this. Raises ``engine.in-use``,
-    ``engine.busy``, and ``engine.not-installed`` when there is nothing.
+    :func:`engine_status` tells the size beforehand: show it before calling this. Raises
+    ``engine.in-use``, ``engine.busy``, and ``engine.not-installed`` when there is nothing.
     """
     spec = engine_spec(name)
     path = store.engine_path(name)
@@ -188,11 +189,12 @@ def remove_engine(name: str) -> int:
         for folder in folders:
             store.refuse_when_used(name, folder)
             total += store.disk_size(folder).total
+            doomed = folder
             if folder == path:
-                # Renamed first: an interrupted removal leaves something that is plainly not an engine.
-                folder = path.with_name(f"{name}.old-{int(time.time())}")
-                path.rename(folder)
-            store.remove_tree(folder)
+                # Renamed first: what an interrupted removal leaves is plainly no engine.
+                doomed = path.with_name(f"{name}.old-{os.getpid()}")
+                path.rename(doomed)
+            store.remove_tree(doomed)
         return total
 
 
@@ -200,7 +202,8 @@ def _engine(spec: EngineSpec, site: Site, origin: Origin, problem: str = "") -> 
     problems = [problem] if problem else []
     if origin == "profile" and site.for_cpu() != (spec.platform.compute_capability is None):
         problems.append(
-            f"{site.interpreter} holds a vLLM for {'the CPU' if site.for_cpu() else 'GPUs'}, not {spec.title}."
+            f"{site.interpreter} holds a vLLM for {'the CPU' if site.for_cpu() else 'GPUs'}, not "
+            f"{spec.title}."
         )
     return Engine(
         spec.name, site.interpreter, origin, site.versions(), site.plugins, tuple(problems)
@@ -212,8 +215,9 @@ def _lacks(site: Site, purpose: str) -> QuantuiError:
     return QuantuiError(
         code,
         f"The interpreter {site.interpreter} lacks {', '.join(site.missing)}.",
-        f"To {purpose.replace('-', ' ')} it needs that (it is Python {site.python} at {site.prefix}).",
-        'Install it there, name another interpreter (python = "..."), or leave python out of the profile '
-        "to use an environment that quantui makes.",
+        f"To {purpose.replace('-', ' ')} it needs that (it is Python {site.python} at "
+        f"{site.prefix}).",
+        'Install it there, name another interpreter (python = "..."), or leave python out of '
+        "the profile to use an environment that quantui makes.",
         ExitCode.ENGINE,
     )

@@ -1,4 +1,4 @@
-"""uv, the program that makes environments: where it is, its environment variables, what its failures mean."""
+"""uv, the program that makes environments: where it is, its settings, what its failures mean."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ if TYPE_CHECKING:
 
 # Settings of the user's own projects that would change which files an engine gets, or where.
 _DROPPED = (
-    "UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE", "UV_EXCLUDE_NEWER", "UV_NO_VERIFY_HASHES",
+    "UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE", "UV_EXCLUDE_NEWER",
+    "UV_NO_VERIFY_HASHES",
     "UV_PROJECT_ENVIRONMENT", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_TORCH_BACKEND",
-    "UV_RESOLUTION", "UV_PRERELEASE", "UV_NO_BINARY", "UV_PYTHON", "UV_VENV_SEED", "UV_COMPILE_BYTECODE",
+    "UV_RESOLUTION", "UV_PRERELEASE", "UV_NO_BINARY", "UV_PYTHON", "UV_VENV_SEED",
+    "UV_COMPILE_BYTECODE",
     "VIRTUAL_ENV", "CONDA_PREFIX",
 )  # fmt: skip
 
 _CAUSES: tuple[tuple[str, str], ...] = (
     ("disk-full", r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b"),
-    ("hash-mismatch", r"Hash mismatch|hash(?:es)? (?:do|does) not match|were pinned with `==` and have hashes"),
+    ("hash-mismatch", r"Hash mismatch|hash(?:es)? (?:do|does) not match"),
     ("no-python", r"No interpreter found|No download found|no Python (?:executable|interpreter)|"
      r"A managed Python download is available"),
-    ("no-network", r"error sending request|dns error|Connection refused|Connection reset|tcp connect error|"
-     r"client error \(Connect\)|operation timed out|Network connectivity is disabled|network was disabled|"
+    ("no-network", r"error sending request|dns error|Connection refused|Connection reset|"
+     r"tcp connect error|client error \(Connect\)|operation timed out|Network connectivity is disabled|network was "
+     r"disabled|"
      r"Failed to fetch|Failed to download|not found in the cache|Could not connect"),
 )  # fmt: skip
 
 
 def uv_binary() -> str:
-    """The path of uv: the one of the ``uv`` package, else the one in PATH; raises ``engine.no-uv``."""
+    """The path of uv: of the ``uv`` package, else from PATH; raises ``engine.no-uv``."""
     try:
         import uv
 
@@ -54,8 +57,8 @@ def uv_binary() -> str:
 def uv_environment(environ: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """What to change in the environment for uv: name to value, None to remove it.
 
-    pip's ``PIP_FIND_LINKS`` (folders separated by spaces) is passed on as ``UV_FIND_LINKS`` (by commas),
-    because uv does not read it.
+    pip's ``PIP_FIND_LINKS`` (folders separated by spaces) is passed on as ``UV_FIND_LINKS`` (by
+    commas), because uv does not read it.
     """
     environ = os.environ if environ is None else environ
     changes: dict[str, str | None] = {name: None for name in _DROPPED if name in environ}
@@ -77,7 +80,7 @@ def find_links(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
 def local_wheel(
     name: str, version: str, python: str, machine: str, folders: Sequence[str]
 ) -> Path | None:
-    """A wheel of exactly ``name`` ``version`` for CPython ``python`` and ``machine`` in ``folders``, or None.
+    """A wheel of ``name`` ``version`` for CPython ``python`` and ``machine``, or None.
 
     Folders only: a find-links page behind an address is left to uv.
     """
@@ -108,8 +111,10 @@ def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
         return QuantuiError(
             "disk.full",
             f"The disk became full while {doing}.",
-            "The environment and uv's cache need more room than there is; the half-made one was removed.",
-            "Free space, or put quantui on another disk with QUANTUI_HOME (and uv's cache with UV_CACHE_DIR).",
+            "The environment and uv's cache need more room than there is; the half-made one was "
+            "removed.",
+            "Free space, or put quantui on another disk with QUANTUI_HOME (and uv's cache with "
+            "UV_CACHE_DIR).",
             ExitCode.DOES_NOT_FIT,
             tail,
         )
@@ -118,7 +123,8 @@ def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
             "engine.hash-mismatch",
             f"A package for {name} is not the file that was locked.",
             "Its hash differs from the one quantui ships, so nothing of it was installed.",
-            "Remove a stale or repacked wheel from the find-links folder or mirror you use, and try again.",
+            "Remove a stale or repacked wheel from the find-links folder or mirror you use, and "
+            "try again.",
             ExitCode.ENGINE,
             tail,
         )
@@ -136,7 +142,8 @@ def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
             "engine.no-network",
             f"The package index could not be reached while {doing}.",
             tail[0] if tail else "",
-            "Check the network and proxy; or put the wheels in a folder and name it in UV_FIND_LINKS; "
+            "Check the network and proxy; or put the wheels in a folder and name it in "
+            "UV_FIND_LINKS; "
             "or " + own_python + ".",
             ExitCode.ENGINE,
             tail[1:],
