@@ -31,10 +31,12 @@ _NOT_CONTENT = frozenset(
         "trainer_state.json",
         "training_args.json",
         "training_config.json",
+        "training_params.json",
+        "args.json",
+        "sft_args.json",
         "all_results.json",
         "train_results.json",
         "eval_results.json",
-        "latest",
     }
 )
 _CONTENT_SUFFIXES = (".json", ".jinja", ".model", ".py", ".tiktoken")

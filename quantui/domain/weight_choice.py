@@ -23,7 +23,8 @@ _TRAINER_STATE = re.compile(
 )
 _DOCUMENTS = ("README.md", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "NOTICE.txt")
 _TRAINING_FILES = re.compile(
-    r"(.*\.ya?ml|training_args\.(json|bin)|training_config\.json|trainer_state\.json|README\.md)$"
+    r"(.*\.ya?ml|(training_|sft_)?args\.json|training_(args\.bin|params\.json|config\.json)"
+    r"|hyperparam(eter)?s\.json|README\.md)"
 )
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from quantui.runtime.checkpoint_files import CheckpointFiles
 
 
+_MAX_CARD_BYTES = 2 * 1024 * 1024
+
+
 def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSpec:
     """The :class:`ModelSpec` of a checkpoint.
 
@@ -123,7 +126,7 @@ def read_adapter(files: CheckpointFiles, *, allow_pickle: bool = False) -> Adapt
 
 def read_license(files: CheckpointFiles) -> str | None:
     """The licence that the model card's front matter names."""
-    if "README.md" not in files.sizes or files.missing(("README.md",)):
+    if not 0 < files.sizes.get("README.md", 0) < _MAX_CARD_BYTES:
         return None
     lines = files.read("README.md").decode("utf-8", "replace").splitlines()
     if not lines or lines[0].strip() != "---":

@@ -7,12 +7,13 @@ huggingface_hub reads its environment (``HF_TOKEN``, ``HF_HOME``, ``HF_HUB_CACHE
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import re
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.hub_failures import explain_hub_failure
@@ -22,7 +23,7 @@ from quantui.domain.weight_choice import (
     choose_model_weights,
     content_files,
 )
-from quantui.runtime.checkpoint_files import CheckpointFiles, FolderFiles, read_json
+from quantui.runtime.checkpoint_files import CheckpointFiles, FolderFiles, bad_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +115,17 @@ def in_cache(ref: str, name: str, commit: str) -> Path | None:
 
     found = try_to_load_from_cache(ref, name, revision=commit)
     return Path(found) if isinstance(found, str) else None
+
+
+def fetch_json(ref: str, name: str, revision: str | None) -> dict[str, Any]:
+    """A small JSON object of a repository, downloaded into the Hub cache."""
+    from huggingface_hub import hf_hub_download
+
+    with explained(ref, revision):
+        value = json.loads(Path(hf_hub_download(ref, name, revision=revision)).read_bytes())
+    if not isinstance(value, dict):
+        raise bad_json(ref, name, "It does not hold a JSON object.")
+    return value
 
 
 @contextmanager

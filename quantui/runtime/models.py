@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
 from quantui.runtime.checkpoint_files import CheckpointFiles, FolderFiles
 from quantui.runtime.checkpoints import read_adapter, read_model
+from quantui.runtime.training_evidence import four_bit_verdict
 
 if TYPE_CHECKING:
+    from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
     from quantui.runtime.file_hashes import Progress
 
 
@@ -52,9 +53,18 @@ def resolve_adapter(
     """
     files = _open(ref, revision, offline=offline, progress=progress, adapter=True)
     spec = read_adapter(files, allow_pickle=allow_pickle)
-    if four_bit is not None:
-        return replace(spec, four_bit=FourBitVerdict(four_bit, (), overridden=True))
-    return spec
+    verdict = four_bit_verdict(files, offline=offline, override=four_bit)
+    return replace(spec, four_bit=verdict)
+
+
+def was_trained_in_4bit(model_id: str, revision: str | None = None) -> FourBitVerdict:
+    """Was this adapter (folder or Hub id) trained on a 4-bit base? With the evidence.
+
+    ``answer`` is None when nothing tells, or when strong signs contradict each other. No weights
+    are read. Raises QuantuiError as :func:`resolve_model` when it cannot be found.
+    """
+    files = _open(model_id, revision, offline=None, progress=None, adapter=True)
+    return four_bit_verdict(files)
 
 
 def looks_like_path(ref: str) -> bool:
