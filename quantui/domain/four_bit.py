@@ -79,7 +79,8 @@ _NAME_4BIT = re.compile(
 )
 _NAME_8BIT = re.compile(r"8[-_]?bit|int8", re.IGNORECASE)
 _CARD_BASE = re.compile(
-    r"^(?:base_model:[ \t]*(?:\n[ \t]*-[ \t]*)?|.{0,10}Finetuned from model[ *:]*)(?P<name>[^\s\]\)]+)",
+    r"^(?:base_model:[ \t]*(?:\n[ \t]*-[ \t]*)?|.{0,10}Finetuned from model[ *:]*)"
+    r"(?P<name>[^\s\]\)]+)",
     re.MULTILINE,
 )
 _PICKLED_BIT_4 = re.compile(rb"quantization_bit\x94?(?:h.|\x8c.)?K\x04", re.DOTALL)
