@@ -12,6 +12,7 @@ from quantui.domain.errors import ExitCode, QuantuiError
 COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("quantui.cli.doctor", "show hardware, engines and caches, and what is wrong with each"),
     "engine": ("quantui.cli.engine", "list, make and remove the environments that merge and serve"),
+    "inspect": ("quantui.cli.inspect", "show what a model or an adapter is, without loading it"),
 }
 """Command name -> (module, one line of help). The module has ``configure(parser)`` and ``run(args) -> int``."""
 

@@ -41,6 +41,7 @@ def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSp
     notes: list[str] = []
     if choice.kind == "safetensors":
         tensors = _all_tensors(files, shards, index, notes)
+    license_name = read_license(files)
     wanted = wanted_files(names, shards, adapter=False)
     missing = files.missing(wanted)
     architectures = config.get("architectures")
@@ -62,7 +63,7 @@ def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSp
         has_tokenizer=facts.has_tokenizer(names),
         has_chat_template=facts.has_chat_template(names, tokenizer_config),
         custom_code=facts.has_custom_code(config, tokenizer_config),
-        license=read_license(files),
+        license=license_name,
         fingerprint=_fingerprint(files, shards),
         complete=not missing,
         missing_files=missing,
@@ -91,9 +92,10 @@ def read_adapter(files: CheckpointFiles, *, allow_pickle: bool = False) -> Adapt
     if choice.kind == "pickle" and not allow_pickle:
         raise _pickled(files, choice.names, adapter=True)
     tensors = files.header(choice.names[0]) if choice.kind == "safetensors" else None
+    tokenizer_config = read_optional_json(files, "tokenizer_config.json")
+    license_name = read_license(files)
     wanted = wanted_files(names, choice.names, adapter=True)
     missing = files.missing(wanted)
-    tokenizer_config = read_optional_json(files, "tokenizer_config.json")
     return AdapterSpec(
         ref=files.ref,
         source="hub-cache" if files.source == "hub" and not missing else files.source,
@@ -120,7 +122,7 @@ def read_adapter(files: CheckpointFiles, *, allow_pickle: bool = False) -> Adapt
         download_bytes=sum(names[name] for name in missing),
         has_tokenizer=facts.has_tokenizer(names),
         has_chat_template=facts.has_chat_template(names, tokenizer_config),
-        license=read_license(files),
+        license=license_name,
     )
 
 

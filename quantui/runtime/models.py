@@ -115,3 +115,19 @@ def folder_not_found(ref: str, folder: Path, *, adapter: bool) -> QuantuiError:
         meant if near else "Check the path; a Hub id has the form owner/name.",
         ExitCode.NOT_FOUND,
     )
+
+
+def download_job(spec: ModelSpec | AdapterSpec) -> dict[str, object]:
+    """The job of ``engines/workers/download_snapshot.py`` that completes ``spec``.
+
+    Only what is missing is named, so ``expected_bytes`` is what will come over the network.
+    """
+    return {
+        "repo_id": spec.ref,
+        "revision": spec.revision,
+        # The names are matched as patterns: a bracket in one must stand for itself.
+        "allow_patterns": [name.replace("[", "[[]") for name in spec.missing_files],
+        "ignore_patterns": None,
+        "cache_dir": None,
+        "expected_bytes": spec.download_bytes,
+    }

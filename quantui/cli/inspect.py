@@ -1,0 +1,198 @@
+"""`quantui inspect`: what a model or an adapter is, read from its headers and configs alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from quantui.cli.output import console, gib, print_json
+from quantui.domain.errors import QuantuiError
+from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
+from quantui.domain.terminal_text import sanitize
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from quantui.domain.models import TensorInfo
+
+_LABEL_WIDTH = 15
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("ref", metavar="REF", help="a folder, or a Hub id (owner/name)")
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub")
+    parser.add_argument("--offline", action="store_true", help="use only what is on this machine")
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="accept pickled weights (they are not loaded)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the model or adapter; returns the exit code."""
+    spec = _resolve(args)
+    if args.json:
+        print_json(to_json(spec))
+        return 0
+    rows = _model_rows(spec) if isinstance(spec, ModelSpec) else _adapter_rows(spec)
+    _print_rows(rows)
+    return 0
+
+
+def to_json(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:
+    """The facts as JSON carries them; tensors are summed up by dtype."""
+    values = dict(vars(spec))
+    tensors = values.pop("tensors")
+    values["kind"] = "model" if isinstance(spec, ModelSpec) else "adapter"
+    values["tensor_count"] = None if tensors is None else len(tensors)
+    values["bytes_by_dtype"] = None if tensors is None else _by_dtype(tensors)
+    values["weight_files"] = [
+        {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
+        for file in spec.weight_files
+    ]
+    if isinstance(spec, AdapterSpec):
+        values["four_bit"] = {
+            "answer": spec.four_bit.answer,
+            "overridden": spec.four_bit.overridden,
+            "conflicting": spec.four_bit.conflicting,
+            "evidence": [
+                {
+                    "source": item.source,
+                    "says_4bit": item.says_4bit,
+                    "strength": item.strength,
+                    "text": item.text,
+                }
+                for item in spec.four_bit.evidence
+            ],
+        }
+    return values
+
+
+def _resolve(args: argparse.Namespace) -> ModelSpec | AdapterSpec:
+    from quantui.runtime.models import resolve_adapter, resolve_model
+
+    offline = True if args.offline else None
+    try:
+        return resolve_model(
+            args.ref, args.revision, offline=offline, allow_pickle=args.allow_pickle
+        )
+    except QuantuiError as error:
+        if error.code != "model.is-an-adapter":
+            raise
+    return resolve_adapter(args.ref, args.revision, offline=offline, allow_pickle=args.allow_pickle)
+
+
+def _model_rows(spec: ModelSpec) -> list[tuple[str, str]]:
+    parameters = "unknown" if spec.parameters is None else _count(spec.parameters)
+    return [
+        ("model", spec.ref),
+        *_place_rows(spec),
+        ("architecture", ", ".join(spec.architectures) or "unknown"),
+        ("type", spec.model_type or "unknown"),
+        ("parameters", f"{parameters} (computed from the tensor shapes)"),
+        ("weights", _weights(spec)),
+        ("dtype", spec.dtype or "unknown"),
+        ("quantization", spec.quantization or "none"),
+        ("context", "unknown" if spec.context_length is None else f"{spec.context_length} tokens"),
+        ("tokenizer", "yes" if spec.has_tokenizer else "missing"),
+        ("chat template", "yes" if spec.has_chat_template else "none"),
+        ("custom code", "yes: needs trust_remote_code" if spec.custom_code else "none"),
+        ("license", spec.license or "unknown"),
+        ("fingerprint", spec.fingerprint),
+        *_note_rows(spec.notes),
+    ]
+
+
+def _adapter_rows(spec: AdapterSpec) -> list[tuple[str, str]]:
+    targets = spec.target_modules
+    shown = targets if isinstance(targets, str) else ", ".join(targets or ())
+    extras = [name for name, used in (("rslora", spec.use_rslora), ("dora", spec.use_dora)) if used]
+    return [
+        ("adapter", spec.ref),
+        *_place_rows(spec),
+        ("type", " ".join([spec.peft_type, *extras]) + f", {spec.task_type or 'no task type'}"),
+        ("base", spec.base_ref or "not named"),
+        ("base revision", spec.base_revision or "not named"),
+        ("rank, alpha", f"{_known(spec.rank)}, {_known(spec.alpha)}"),
+        ("targets", shown or "not named"),
+        ("saved modules", ", ".join(spec.modules_to_save) or "none"),
+        ("weights", _weights(spec)),
+        ("tokenizer", "yes" if spec.has_tokenizer else "the base's"),
+        ("license", spec.license or "unknown"),
+        ("fingerprint", spec.fingerprint),
+        *_note_rows(spec.notes),
+        *_four_bit_rows(spec.four_bit),
+    ]
+
+
+def _place_rows(spec: ModelSpec | AdapterSpec) -> list[tuple[str, str]]:
+    places = {"folder": "folder", "hub-cache": "Hub cache", "hub": "Hub, not downloaded"}
+    rows = [("source", places[spec.source])]
+    if spec.path is not None:
+        rows.append(("path", spec.path))
+    if spec.revision is not None:
+        rows.append(("commit", spec.revision))
+    if not spec.complete:
+        files = len(spec.missing_files)
+        rows.append(("to download", f"{gib(spec.download_bytes)} in {files} files"))
+    return rows
+
+
+def _four_bit_rows(verdict: FourBitVerdict) -> list[tuple[str, str]]:
+    answer = {True: "yes", False: "no", None: "unknown"}[verdict.answer]
+    if verdict.overridden:
+        answer += " (your word)"
+    elif verdict.conflicting:
+        answer += " (the evidence is contradictory)"
+    rows = [("trained in 4bit", answer)]
+    for item in verdict.evidence:
+        says = "yes" if item.says_4bit else "no"
+        rows.append(("", f"{item.strength} {says}: {item.source}: {item.text}"))
+    if not verdict.evidence:
+        rows.append(("", "no evidence in its files, its base's config or its card"))
+    return rows
+
+
+def _weights(spec: ModelSpec | AdapterSpec) -> str:
+    files = len(spec.weight_files)
+    text = f"{gib(spec.weight_bytes)} in {files} file{'s' if files != 1 else ''}"
+    if spec.tensors is None:
+        return text + ", pickled"
+    kinds = ", ".join(_by_dtype(spec.tensors))
+    return f"{text}, {len(spec.tensors)} tensors ({kinds})"
+
+
+def _note_rows(notes: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [("note", note) for note in notes]
+
+
+def _by_dtype(tensors: Iterable[TensorInfo]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for tensor in tensors:
+        total[tensor.dtype] += tensor.nbytes
+    return dict(total.most_common())
+
+
+def _known(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:g}"
+
+
+def _count(value: int) -> str:
+    for size, name in ((10**9, "B"), (10**6, "M")):
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return str(value)
+
+
+def _print_rows(rows: list[tuple[str, str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=_LABEL_WIDTH, no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label, style="bold"), Text(sanitize(value)))
+    console().print(table)
