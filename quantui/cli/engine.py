@@ -124,6 +124,9 @@ def _install(args: argparse.Namespace) -> int:
 
 
 def _announce(spec: EngineSpec, status: EngineStatus) -> None:
+    from quantui.engines.choice import machine_problems
+    from quantui.runtime.probe import probe_hardware
+
     out = console(stderr=True)
     out.print(f"{spec.name}: {spec.title}")
     out.print(
@@ -135,6 +138,8 @@ def _announce(spec: EngineSpec, status: EngineStatus) -> None:
     out.print(f"  where to  {sanitize(status.path)}")
     if status.problem:
         out.print(f"  now       {sanitize(status.problem)}")
+    for problem in machine_problems(spec, probe_hardware()):
+        out.print(f"  warning   {sanitize(problem)}", style="yellow")
     for warning in spec.warnings:
         out.print(f"  warning   {warning.text}", style="yellow")
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.engines.choice import default_engine_name
 from quantui.engines.specs import EngineSpec, engine_spec, load_specs
 from quantui.runtime import engine_store as store
 from quantui.runtime.engine_install import make_environment
@@ -20,6 +22,17 @@ from quantui.runtime.engine_site import Site, look
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
+
+__all__ = [
+    "Engine",
+    "EngineStatus",
+    "default_engine_name",
+    "engine_status",
+    "find_engine",
+    "install_engine",
+    "list_engines",
+    "remove_engine",
+]
 
 Origin = Literal["profile", "this interpreter", "managed"]
 State = Literal["installed", "outdated", "broken", "half-made", "absent"]
@@ -77,6 +90,10 @@ def list_engines() -> list[EngineStatus]:
 
 def engine_status(spec: EngineSpec) -> EngineStatus:
     """The state of one managed engine."""
+    return _inspect(spec)[0]
+
+
+def _inspect(spec: EngineSpec) -> tuple[EngineStatus, Site | None]:
     path = store.engine_path(spec.name)
     record = store.read_record(path)
     if record is None:
@@ -88,31 +105,29 @@ def engine_status(spec: EngineSpec) -> EngineStatus:
             else ""
         )
         state: State = "half-made" if leftovers else "absent"
-        return EngineStatus(spec, state, str(path), size, 0, {}, None, text)
-    state, problem, versions = "installed", "", record.versions
+        return EngineStatus(spec, state, str(path), size, 0, {}, None, text), None
+    site: Site | None = None
+    state, problem = "installed", ""
     try:
         site = look(str(store.engine_python(spec.name)), spec.imports)
     except QuantuiError as error:
-        state, problem = "broken", error.what
-    else:
-        versions = site.versions()
-        if site.missing:
-            state, problem = "broken", f"It lacks {', '.join(site.missing)}."
-        elif record.lock_hash != spec.lock_hash:
-            state = "outdated"
-            problem = (
-                f"Made from another lock, by quantui {record.quantui_version}; it still works."
-            )
-    return EngineStatus(
-        spec,
-        state,
-        str(path),
-        record.bytes_on_disk,
-        record.shared_bytes,
-        versions,
-        record.created,
-        problem,
+        state, problem = "broken", f"{error.what} {error.why}"
+    if site is not None and site.missing:
+        state, problem = "broken", f"It lacks {', '.join(site.missing)}."
+    elif site is not None and record.lock_hash != spec.lock_hash:
+        state = "outdated"
+        problem = f"Made from another lock, by quantui {record.quantui_version}; it still works."
+    status = EngineStatus(
+        spec=spec,
+        state=state,
+        path=str(path),
+        bytes_on_disk=record.bytes_on_disk,
+        shared_bytes=record.shared_bytes,
+        versions=record.versions if site is None else site.versions(),
+        created=record.created,
+        problem=problem,
     )
+    return status, site
 
 
 def find_engine(name: str, *, python: str | None = None, purpose: str = "serve") -> Engine:
@@ -125,18 +140,17 @@ def find_engine(name: str, *, python: str | None = None, purpose: str = "serve")
     spec = engine_spec(name)
     modules = spec.provides[purpose]
     if python is not None:
-        site = look(python, modules)
-        if site.missing:
-            raise _lacks(site, purpose)
-        return _engine(spec, site, "profile")
-    here = look(sys.executable, modules)
-    if not here.missing and here.for_cpu() == (spec.platform.compute_capability is None):
+        named = look(python, modules)
+        if named.missing:
+            raise _lacks(named, purpose)
+        return _engine(spec, named, "profile")
+    # Asked of this process first: a tenth of a second is saved where quantui stands alone.
+    here = look(sys.executable, modules) if all(map(find_spec, modules)) else None
+    if here and not here.missing and here.for_cpu() == (spec.platform.compute_capability is None):
         return _engine(spec, here, "this interpreter")
-    status = engine_status(spec)
-    if status.state in ("installed", "outdated"):
-        return _engine(
-            spec, look(str(store.engine_python(name)), modules), "managed", status.problem
-        )
+    status, site = _inspect(spec)
+    if site is not None and status.state in ("installed", "outdated"):
+        return _engine(spec, site, "managed", status.problem)
     if status.state == "broken":
         raise QuantuiError(
             "engine.broken",

@@ -1,0 +1,54 @@
+"""Which engine suits a machine, and what of a machine does not suit an engine. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantui.domain.hardware import HardwareReport
+    from quantui.engines.specs import EngineSpec
+
+CUDA_ENGINE = "vllm-cuda"
+CPU_ENGINE = "vllm-cpu"
+LEAST_CAPABILITY = (7, 5)
+"""vLLM's documentation: compute capability 7.5 or higher; a V100 (7.0) is out."""
+
+
+def default_engine_name(report: HardwareReport) -> str:
+    """``vllm-cuda`` when a GPU of compute capability 7.5 or higher is known, else ``vllm-cpu``."""
+    suited = any(
+        gpu.compute_capability is not None and gpu.compute_capability >= LEAST_CAPABILITY
+        for gpu in report.gpus
+    )
+    return CUDA_ENGINE if suited else CPU_ENGINE
+
+
+def machine_problems(spec: EngineSpec, report: HardwareReport) -> tuple[str, ...]:
+    """What of this machine keeps ``spec`` from working on its GPUs; empty when nothing is known."""
+    needs = spec.platform
+    problems: list[str] = []
+    if needs.compute_capability is not None:
+        known = [gpu.compute_capability for gpu in report.gpus if gpu.compute_capability]
+        if not report.gpus:
+            problems.append("No NVIDIA GPU was found.")
+        elif known and max(known) < version_numbers(needs.compute_capability):
+            best = ".".join(map(str, max(known)))
+            problems.append(
+                f"The GPU's compute capability is {best}; vLLM needs {needs.compute_capability}."
+            )
+    if (
+        needs.cuda_driver is not None
+        and report.cuda_version is not None
+        and version_numbers(report.cuda_version) < version_numbers(needs.cuda_driver)
+    ):
+        problems.append(
+            f"The driver supports CUDA {report.cuda_version}; this torch is built for "
+            f"{needs.cuda_driver}. Update the driver, or name an interpreter of your own made with "
+            "`uv pip install vllm --torch-backend=auto` in the profile."
+        )
+    return tuple(problems)
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """``"12.8"`` as ``(12, 8)``; what is no number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))
