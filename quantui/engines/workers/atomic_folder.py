@@ -1,0 +1,69 @@
+"""A folder that is either whole or absent, whatever stops the program that writes it.
+
+Imports the standard library alone; workers import it before ``quantui_wire``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CANCELLED = 130
+"""The exit status of a worker that SIGINT or SIGTERM stopped."""
+
+
+def partial_of(out: Path) -> Path:
+    """Where ``out`` is written until it is whole: beside it, so that a rename finishes it."""
+    return out.with_name(out.name + ".partial")
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``out``, and rename it to ``out`` once the block has succeeded.
+
+    After an exception, SIGTERM or SIGINT the folder is removed; SIGKILL leaves ``out.partial``,
+    which the next run clears. Call it from the main thread, before threads start: the two signals
+    are blocked, and a thread of its own waits for them, so that they work in the middle of a long
+    tensor operation too, where a Python signal handler would wait for its end.
+
+    Raises:
+        FileExistsError: ``out`` exists; nothing is touched.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists already")
+    partial = partial_of(out)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    _remove_when_stopped(partial)
+    try:
+        yield partial
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _remove_when_stopped(partial: Path) -> None:
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+
+    def wait() -> None:
+        signal.sigwait(stops)
+        # The main thread goes on writing until the process ends; a file made during the removal
+        # makes it fail, so it is tried again.
+        for _ in range(20):
+            shutil.rmtree(partial, ignore_errors=True)
+            if not partial.exists():
+                break
+        os._exit(CANCELLED)
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
