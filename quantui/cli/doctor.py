@@ -13,6 +13,7 @@ from quantui import __version__
 from quantui.cli.output import console, gib, print_json
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.hardware import Problem
+from quantui.domain.hardware_checks import usable_gpus
 from quantui.domain.terminal_text import sanitize
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     problems = (
         *report.all_problems(),
         *engines_unread,
-        *engine_problems(engines, gpus=bool(report.gpus)),
+        *engine_problems(engines, gpus=bool(usable_gpus(report))),
         *cache_problems(caches),
     )
     if args.json:
@@ -152,10 +153,7 @@ def gpu_section(report: HardwareReport) -> Iterable[RenderableType]:
     """A row a GPU; below them their MIG devices, and who uses them."""
     yield _title("GPUs", f"CUDA up to {report.cuda_version}" if report.cuda_version else "")
     if not report.gpus:
-        reason = "unreadable" if _unread(report) else "none"
-        weak = any(problem.code == "cpu.no-avx2" for problem in report.problems)
-        rest = "and vLLM's CPU engine needs a newer CPU" if weak else "vLLM's CPU engine is used"
-        yield f"  {reason}: {rest}"
+        yield f"  {'unreadable' if _unread(report) else 'none'}: {_without_gpu(report)}"
         return
     table = _grid("#", "name", "total", "free", "cc", "driver", "temp", "MIG")
     for gpu in report.gpus:
@@ -173,6 +171,8 @@ def gpu_section(report: HardwareReport) -> Iterable[RenderableType]:
             {True: "on", False: "off", None: "?"}[gpu.mig_enabled],
         )
     yield table
+    if not usable_gpus(report):
+        yield f"  vLLM can use none of them: {_without_gpu(report)}"
     details = _grid()
     for gpu in report.gpus:
         for line in _gpu_details(gpu):
@@ -191,6 +191,12 @@ def _gpu_details(gpu: Gpu) -> Iterable[str]:
         )
     for process in gpu.processes or ():
         yield (f"used by {_shown(process.name)} (PID {process.pid}): {gib(process.used_bytes)}")
+
+
+def _without_gpu(report: HardwareReport) -> str:
+    if any(problem.code == "cpu.no-avx2" for problem in report.problems):
+        return "and its CPU engine needs a newer CPU"
+    return "vLLM's CPU engine is used"
 
 
 def _unread(report: HardwareReport) -> bool:

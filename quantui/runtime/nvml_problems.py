@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from quantui.domain.hardware import Gpu, Problem
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
 
 _GIB = 1024**3
 _NVIDIA = "0x10de"
+
+_SHARES_RAM = re.compile(r"\b(GB10|N1X|Orin|Thor|Xavier|Tegra)\b")
+"""Names of GPUs that have no memory of their own. Only for these is RAM taken instead: that NVML
+does not support the question is no proof."""
 
 # NVML's return values, nvml.h "nvmlReturn_enum".
 _NOT_SUPPORTED = 3
@@ -139,19 +144,20 @@ def _lost(index: int, failure: Failure) -> Problem:
 
 
 def _no_memory(gpu: Gpu, failure: Failure | None) -> Problem:
-    if failure is None or failure.code == _NOT_SUPPORTED:
+    silent = failure is None or failure.code == _NOT_SUPPORTED
+    if silent and _SHARES_RAM.search(gpu.name or ""):
         return Problem(
             code="gpu.memory-not-own",
             what=f"NVML reports no memory for GPU {gpu.index}.",
-            why="GPUs that share the host's RAM (GB10, Jetson) have none of their own.",
-            fix="Go by the machine's RAM.",
+            why="It has none of its own: it shares the machine's RAM, which is shown instead.",
+            fix="None is needed: leave RAM free for everything else.",
             severity="note",
         )
-    hidden = failure.code == _NO_PERMISSION and bool(gpu.mig)
+    hidden = bool(gpu.mig)
     return Problem(
         code="gpu.memory-unknown",
         what=f"The memory of GPU {gpu.index} cannot be read.",
-        why=f"NVML says: {failure.text}.",
+        why=f"NVML says: {failure.text if failure else '0 bytes'}.",
         fix="Go by its MIG devices: only they can be used."
         if hidden
         else f"Run nvidia-smi -i {gpu.index}; what fits cannot be computed without it.",

