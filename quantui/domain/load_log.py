@@ -1,0 +1,88 @@
+"""Reading vLLM's log while it loads: phases, figures and shard progress, a line at a time."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+_PREFIX = re.compile(
+    r"^(?:\((?P<process>[^()]*?) pid=(?P<pid>\d+)\) )?"
+    r"(?:(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] )?"
+)
+"""``(EngineCore pid=12) INFO 11-20 15:40:18 [core.py:133] message``: both parts may be missing."""
+
+
+@dataclass(frozen=True)
+class LogRecord:
+    """One line taken apart; ``process`` is "" for what no vLLM process signed."""
+
+    process: str
+    level: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The load has reached a stage."""
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that vLLM tells of itself."""
+
+    name: str
+    title: str
+    unit: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ShardProgress:
+    """Weight shards read so far."""
+
+    done: int
+    total: int
+
+
+@cache
+def _data() -> dict[str, Any]:
+    # Package data, read once: the one file access that the domain layer needs to know its facts.
+    text = resources.files("quantui.data").joinpath("vllm_log.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def parse_line(line: str) -> LogRecord:
+    """Split a log line into the process that wrote it, its level and its message."""
+    match = _PREFIX.match(line)
+    assert match is not None  # every part of the pattern is optional
+    return LogRecord(match["process"] or "", match["level"] or "", line[match.end() :])
+
+
+def phase_of(message: str) -> Phase | None:
+    """The load phase a message announces, if any."""
+    for phase in _data()["phase"]:
+        if any(text in message for text in phase["contains"]):
+            return Phase(phase["name"], phase["title"])
+    return None
+
+
+def figure_of(message: str) -> Figure | None:
+    """The figure a message carries, if any."""
+    for figure in _data()["figure"]:
+        if match := re.search(figure["pattern"], message):
+            value = float(match[1].replace(",", ""))
+            return Figure(figure["name"], figure["title"], figure["unit"], value)
+    return None
+
+
+def shards_of(message: str) -> ShardProgress | None:
+    """The state of the shard bar in a message, if any."""
+    match = re.search(_data()["progress"]["shards"], message)
+    return ShardProgress(int(match[1]), int(match[2])) if match else None
