@@ -126,7 +126,8 @@ def _ask(
         problem = start_failure(status, process.argv)
         if problem:
             raise problem
-        if last.get("type") == "error":
+        # A crash is worth the end of the log, which goes with the folder; the rest says what to do.
+        if last.get("type") == "error" and last.get("code") != "worker.crashed":
             raise QuantuiError.from_dict(last)
         if last.get("type") != "result":
             raise _failed(engine, status.exit_code, log)

@@ -81,7 +81,7 @@ def make_environment(
             store.refuse_when_used(spec.name, target)
         partial = target.with_name(f"{spec.name}.partial-{os.getpid()}")
         try:
-            _Install(spec, partial, run_id, on_event, cancel).run()
+            Install(spec, partial, run_id, on_event, cancel).run()
             _swap(partial, target)
         finally:
             store.remove_tree(partial)
@@ -148,7 +148,7 @@ def _swap(partial: Path, target: Path) -> None:
     store.remove_tree(old)
 
 
-class _Install:
+class Install:
     """One install under way: its steps, its log and its progress."""
 
     def __init__(
@@ -202,6 +202,7 @@ class _Install:
         )
 
     def phase(self, name: str) -> None:
+        """Tell that a stage begins."""
         self.on_event({"type": "phase", "name": name})
 
     def wanted_python(self) -> str:

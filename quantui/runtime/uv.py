@@ -29,9 +29,9 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ("no-python", r"No interpreter found|No download found|no Python (?:executable|interpreter)|"
      r"A managed Python download is available"),
     ("no-network", r"error sending request|dns error|Connection refused|Connection reset|"
-     r"tcp connect error|client error \(Connect\)|operation timed out|Network connectivity is disabled|network was "
-     r"disabled|"
-     r"Failed to fetch|Failed to download|not found in the cache|Could not connect"),
+     r"tcp connect error|client error \(Connect\)|operation timed out|Could not connect|"
+     r"Network connectivity is disabled|network was disabled|Failed to fetch|Failed to download|"
+     r"not found in the cache"),
 )  # fmt: skip
 
 
