@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from quantui.domain.models import TensorInfo
 
-_LABEL_WIDTH = 15
+_LABEL_WIDTH = 14
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +146,7 @@ def _four_bit_rows(verdict: FourBitVerdict) -> list[tuple[str, str]]:
         answer += " (your word)"
     elif verdict.conflicting:
         answer += " (the evidence is contradictory)"
-    rows = [("trained in 4bit", answer)]
+    rows = [("4-bit training", answer)]
     for item in verdict.evidence:
         says = "yes" if item.says_4bit else "no"
         rows.append(("", f"{item.strength} {says}: {item.source}: {item.text}"))

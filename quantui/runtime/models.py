@@ -80,10 +80,10 @@ def _open(
     progress: Progress | None,
     adapter: bool,
 ) -> CheckpointFiles:
-    folder = Path(ref).expanduser() if ref else Path()
-    if "\0" not in ref and ref.strip() and folder.is_dir():
+    kind, folder = _on_disk(ref)
+    if kind == "folder":
         return FolderFiles(folder, ref=ref, progress=progress)
-    if "\0" not in ref and folder.is_file():
+    if kind == "file":
         raise QuantuiError(
             "model.is-a-file",
             f"{ref} is a file; a folder or a Hub id is needed.",
@@ -97,9 +97,22 @@ def _open(
     return hub.open_repository(ref, revision, offline=offline, progress=progress, adapter=adapter)
 
 
+def _on_disk(ref: str) -> tuple[str, Path]:
+    """``folder``, ``file`` or nothing, and the path; a name no file can have is nothing."""
+    if not ref.strip():
+        return "", Path()
+    try:
+        path = Path(ref).expanduser()
+        if path.is_dir():
+            return "folder", path
+        return ("file" if path.exists() else ""), path
+    except (OSError, ValueError, RuntimeError):
+        return "", Path(ref.replace("\0", ""))
+
+
 def folder_not_found(ref: str, folder: Path, *, adapter: bool) -> QuantuiError:
     """The error for a path that is not there, with names close to it in the same place."""
-    parent = folder.parent
+    parent = folder.absolute().parent
     near: list[str] = []
     try:
         names = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
