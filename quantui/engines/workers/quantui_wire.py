@@ -1,9 +1,9 @@
 """How a worker speaks to quantui: one JSON job in, one JSON event a line out.
 
 A worker is a program run by an engine's own interpreter. It may import the standard library, its
-engine's packages and this module, which therefore imports the standard library alone. Libraries print
-on stdout and stderr, so events have a file descriptor of their own, named by ``QUANTUI_EVENTS_FD``;
-without it (a worker run by hand) they go to stdout.
+engine's packages and this module, which therefore imports the standard library alone. Libraries
+print on stdout and stderr, so events have a file descriptor of their own, named by
+``QUANTUI_EVENTS_FD``; without it (a worker run by hand) they go to stdout.
 
     import quantui_wire as wire
 
@@ -22,7 +22,10 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Any, Callable, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # A worker's folder stands first on sys.path: a sibling could shadow a module of the engine.
 _HERE = str(Path(__file__).resolve().parent)
@@ -32,16 +35,27 @@ _lock = threading.Lock()
 
 
 class WorkerError(Exception):
-    """A foreseeable failure with its cause and fix; becomes a ``QuantuiError`` on the other side."""
+    """A foreseeable failure with its cause and fix; a ``QuantuiError`` on the other side."""
 
     def __init__(
-        self, code: str, what: str, why: str = "", fix: str = "", *, exit_code: int = 4,
+        self,
+        code: str,
+        what: str,
+        why: str = "",
+        fix: str = "",
+        *,
+        exit_code: int = 4,
         detail: tuple[str, ...] = (),
     ) -> None:
         super().__init__(what)
         self.event = {
-            "type": "error", "code": code, "what": what, "why": why, "fix": fix,
-            "exit_code": exit_code, "detail": list(detail),
+            "type": "error",
+            "code": code,
+            "what": what,
+            "why": why,
+            "fix": fix,
+            "exit_code": exit_code,
+            "detail": list(detail),
         }
 
 
@@ -55,7 +69,7 @@ def emit(event: dict[str, Any]) -> None:
     with _lock:
         view = memoryview(line)
         while view:
-            view = view[os.write(_channel(), view):]
+            view = view[os.write(_channel(), view) :]
 
 
 def phase(name: str) -> None:
@@ -76,8 +90,8 @@ def notice(text: str, *, level: str = "info") -> None:
 def run(main: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
     """Run ``main`` on the job whose path is the first argument, report its result, and exit.
 
-    Exit status: 0 with a ``result`` event, 1 with an ``error`` event. The traceback of an unexpected
-    exception goes to stderr, which is the run's log.
+    Exit status: 0 with a ``result`` event, 1 with an ``error`` event. The traceback of an
+    unexpected exception goes to stderr, which is the run's log.
     """
     try:
         job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
@@ -87,36 +101,50 @@ def run(main: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
         sys.exit(1)
     except MemoryError:
         traceback.print_exc()
-        emit({
-            "type": "error", "code": "worker.out-of-memory",
-            "what": f"{Path(sys.argv[0]).name} ran out of memory.",
-            "why": "The machine or its memory limit has less free RAM than this step needs.",
-            "fix": "Close other programs, or raise the limit, and run again.", "exit_code": 3,
-        })
+        emit(
+            {
+                "type": "error",
+                "code": "worker.out-of-memory",
+                "what": f"{Path(sys.argv[0]).name} ran out of memory.",
+                "why": "The machine or its memory limit has less free RAM than this step needs.",
+                "fix": "Close other programs, or raise the limit, and run again.",
+                "exit_code": 3,
+            }
+        )
         sys.exit(1)
     except OSError as error:
         traceback.print_exc()
         import errno
 
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        emit({
-            "type": "error",
-            "code": "disk.full" if full else "worker.os-error",
-            "what": "The disk is full." if full else f"{Path(sys.argv[0]).name} failed: {error}",
-            "why": str(error),
-            "fix": "Free disk space and run again; finished steps are reused." if full
-            else "The log has the whole traceback.",
-            "exit_code": 3 if full else 4,
-        })
+        emit(
+            {
+                "type": "error",
+                "code": "disk.full" if full else "worker.os-error",
+                "what": "The disk is full."
+                if full
+                else f"{Path(sys.argv[0]).name} failed: {error}",
+                "why": str(error),
+                "fix": "Free disk space and run again; finished steps are reused."
+                if full
+                else "The log has the whole traceback.",
+                "exit_code": 3 if full else 4,
+            }
+        )
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         traceback.print_exc()
         first_line = (str(error).strip().splitlines() or [""])[0]
-        emit({
-            "type": "error", "code": "worker.crashed",
-            "what": f"{Path(sys.argv[0]).name} failed with {type(error).__name__}.",
-            "why": first_line[:500], "fix": "The log has the whole traceback.", "exit_code": 4,
-        })
+        emit(
+            {
+                "type": "error",
+                "code": "worker.crashed",
+                "what": f"{Path(sys.argv[0]).name} failed with {type(error).__name__}.",
+                "why": first_line[:500],
+                "fix": "The log has the whole traceback.",
+                "exit_code": 4,
+            }
+        )
         sys.exit(1)
     emit({"type": "result", **result})
     sys.exit(0)
