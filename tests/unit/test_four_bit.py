@@ -1,4 +1,4 @@
-"""Was it trained in 4 bit? The signs people's repositories really have, and how they are weighed."""
+"""Was it trained in 4 bit? The signs that repositories really have, and how they are weighed."""
 
 from __future__ import annotations
 
