@@ -52,7 +52,7 @@ def _sharing_ram(gpu: Gpu, host: Host) -> Gpu:
 
 def _hidden(visible: str | None, gpus: tuple[Gpu, ...]) -> tuple[Problem, ...]:
     # CUDA stops reading the list at the first entry that names no device: "" and "-1" hide all.
-    if visible is None or not gpus or visible.strip() not in ("", "-1", "NoDevFiles"):
+    if visible is None or not gpus or visible.strip() not in ("", "-1"):
         return ()
     return (
         Problem(

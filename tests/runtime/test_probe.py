@@ -151,6 +151,20 @@ def test_processes_without_permission_are_unknown_and_said_so(fake: FakeNvml) ->
     assert "Insufficient Permissions" in report.gpus[0].problems[0].why
 
 
+def test_that_an_older_call_is_missing_does_not_hide_the_reason(fake: FakeNvml) -> None:
+    also = "fail nvmlDeviceGetComputeRunningProcesses_v3 4\n"
+    also += "fail nvmlDeviceGetComputeRunningProcesses_v2 13"
+    (problem,) = probe(fake, gpu(0), also=also).gpus[0].problems
+    assert "Insufficient Permissions" in problem.why
+
+
+def test_a_process_that_starts_while_they_are_listed_is_no_failure(fake: FakeNvml) -> None:
+    # The binding's first call asks for the number, its second for the list: that one is too short.
+    also = "\n".join(f"failonce nvmlDeviceGetComputeRunningProcesses_v{v} 1 7" for v in (2, 3))
+    processes = probe(fake, gpu(0), also=f"{BUSY}\n{also}").gpus[0].processes
+    assert processes == (GpuProcess(4242, "python3", GIB),)
+
+
 def test_memory_in_use_by_nobody_visible_is_said_so(fake: FakeNvml) -> None:
     report = probe(fake, gpu(0) + f"\ngpu 0 free {9 * GIB}")
     assert codes(report) == {"gpu.hidden-users", "gpu.memory-in-use"}
@@ -261,8 +275,9 @@ def test_cuda_visible_devices_is_reported_and_hides_nothing(fake: FakeNvml) -> N
     assert (len(report.gpus), codes(report)) == (2, set())
 
 
-def test_hiding_every_gpu_is_a_problem(fake: FakeNvml) -> None:
-    report = fake.probe(machine(gpu(0)), env={"CUDA_VISIBLE_DEVICES": ""})[0]
+@pytest.mark.parametrize("value", ["", "-1"])
+def test_hiding_every_gpu_is_a_problem(fake: FakeNvml, value: str) -> None:
+    report = fake.probe(machine(gpu(0)), env={"CUDA_VISIBLE_DEVICES": value})[0]
     assert (len(report.gpus), codes(report)) == (1, {"cuda.all-hidden"})
 
 
@@ -322,43 +337,44 @@ def test_nvml_is_initialised_once_and_always_shut_down(fake: FakeNvml) -> None:
 
 
 SAMPLES = """
-import json, sys
+import json, os, sys
 from quantui.runtime.probe import open_gpu_memory
 reader = open_gpu_memory()
 first = [vars(one) for one in reader.read()]
 second = [vars(one) for one in reader.read()]
 reader.close(); reader.close()
-print(json.dumps([first, second, reader.read()]))
+log = open(os.environ["FAKE_NVML_LOG"]).read().split()
+print(json.dumps([first, second, reader.read(), log]))
 """
 
 
 def test_the_sampler_reads_used_and_total_of_each_gpu(fake: FakeNvml) -> None:
     scenario = machine(gpu(0) + f"\ngpu 0 free {70 * GIB}", gpu(1))
-    first, _, closed = json.loads(fake.run(SAMPLES, scenario))
+    first, _, closed, log = json.loads(fake.run(SAMPLES, scenario))
     assert first == [
         {"index": 0, "used_bytes": 9 * GIB, "total_bytes": 80 * GIB},
         {"index": 1, "used_bytes": 0, "total_bytes": 80 * GIB},
     ]
     assert closed == []
-    assert fake.log == ["init ", "shutdown "]
+    assert log == ["init", "shutdown"]
 
 
 def test_the_sampler_survives_a_gpu_that_is_lost_while_it_reads(fake: FakeNvml) -> None:
     # Opening asks once and the first reading once; the second reading finds the GPU gone.
     scenario = machine(gpu(0), also="failafter nvmlDeviceGetMemoryInfo_v2 2 15")
-    first, second, _ = json.loads(fake.run(SAMPLES, scenario))
+    first, second, *_ = json.loads(fake.run(SAMPLES, scenario))
     assert first[0]["used_bytes"] == 0
     assert second == [{"index": 0, "used_bytes": None, "total_bytes": None}]
 
 
 def test_the_sampler_works_on_an_old_driver(old: FakeNvml) -> None:
-    first, _, _ = json.loads(old.run(SAMPLES, machine(gpu(0))))
+    first, *_ = json.loads(old.run(SAMPLES, machine(gpu(0))))
     assert first == [{"index": 0, "used_bytes": GIB, "total_bytes": 80 * GIB}]
 
 
 def test_the_sampler_without_a_driver_reads_nothing(fake: FakeNvml) -> None:
     scenario = machine(gpu(0), also="fail nvmlInitWithFlags 9")
-    assert json.loads(fake.run(SAMPLES, scenario)) == [[], [], []]
+    assert json.loads(fake.run(SAMPLES, scenario)) == [[], [], [], ["init"]]
 
 
 def test_importing_the_probe_loads_no_nvml_psutil_or_torch() -> None:

@@ -59,6 +59,13 @@ def test_a_lower_limit_of_an_ancestor_wins(tmp_path: Path) -> None:
     assert cgroup_memory(tmp_path) == CgroupMemory("cgroup v2", 500, 50)
 
 
+def test_what_an_ancestors_other_children_use_is_not_free(tmp_path: Path) -> None:
+    write(tmp_path, proc__self__cgroup="0::/pod/app\n", proc__self__mountinfo=V2_MOUNT)
+    v2(tmp_path, "pod/app", "500", used=0)
+    v2(tmp_path, "pod", "1000", used=900)
+    assert cgroup_memory(tmp_path) == CgroupMemory("cgroup v2", 500, 100)
+
+
 def test_max_is_no_limit(tmp_path: Path) -> None:
     write(tmp_path, proc__self__cgroup="0::/app\n", proc__self__mountinfo=V2_MOUNT)
     v2(tmp_path, "app", "max", used=100)
@@ -82,11 +89,12 @@ def test_a_containers_mount_of_its_own_part_is_understood(tmp_path: Path) -> Non
     # Without a cgroup namespace, /proc names the host's path and the mount shows its inside.
     write(
         tmp_path,
-        proc__self__cgroup="4:memory:/docker/abc\n",
+        proc__self__cgroup="4:memory:/docker/abc/job\n",
         proc__self__mountinfo=V1_MOUNT.format(root="/docker/abc"),
     )
     v1(tmp_path, ".", "1000\n")
-    assert cgroup_memory(tmp_path) == CgroupMemory("cgroup v1", 1000, 1000)
+    v1(tmp_path, "job", "600\n")
+    assert cgroup_memory(tmp_path) == CgroupMemory("cgroup v1", 600, 600)
 
 
 def test_a_path_that_the_mount_does_not_show_falls_back_to_its_top(tmp_path: Path) -> None:
