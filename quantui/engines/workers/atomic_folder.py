@@ -46,10 +46,20 @@ def whole_folder(out: Path) -> Iterator[Path]:
     _remove_when_stopped(partial)
     try:
         yield partial
+        _open_to_readers(partial)
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Give files the mode that ``open`` gives: safetensors makes them for their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~umask)
 
 
 def _remove_when_stopped(partial: Path) -> None:

@@ -76,7 +76,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     ]
     if missing:
         raise wire.WorkerError(
-            "engine.missing-package",
+            "engine.lacks-packages",
             f"This engine lacks {', '.join(missing)}.",
             "Making the demo trains a model with transformers and an adapter with PEFT.",
             f"Install {' '.join(missing)} into the engine, or choose another engine.",

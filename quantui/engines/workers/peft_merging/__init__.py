@@ -1,0 +1,1 @@
+"""The parts of ``merge_peft.py``; imported before ``quantui_wire`` cleans ``sys.path``."""

@@ -1,0 +1,165 @@
+"""Put the adapter onto the base with PEFT, and refuse anything but a whole fit."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from quantui_wire import WorkerError, notice
+
+from peft_merging.adapter import PREFIX
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+    from peft_merging.adapter import Adapter
+
+NAME = "default"
+"""The name PEFT knows the adapter by."""
+
+
+def plain_name(key: str) -> str:
+    """An adapter key as the base names the same thing: without PEFT's prefix and wrappers."""
+    return key.removeprefix(PREFIX).replace(".base_layer.", ".")
+
+
+def untie_if_needed(model: Any, adapter: Adapter) -> bool:  # noqa: ANN401
+    """Give a tied model a head of its own where the adapter treats head and embedding differently.
+
+    PEFT 0.21 merges into the one tensor that both share, so that each gets the other's change. Ties
+    that the adapter keeps itself (``ensure_weight_tying``, ``trainable_token_indices``) stay.
+    Returns whether head and embedding are tied or were, and the adapter touches one of them: then
+    only the logits can prove the merge.
+    """
+    import torch
+
+    _resize_if_needed(model, adapter)
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or embedding is None or head.weight.data_ptr() != embedding.weight.data_ptr():
+        return False
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if module in (head, embedding)
+    }
+    if not any(names & set(key.split(".")) for key in adapter.tensors):
+        return False
+    if adapter.config.get("ensure_weight_tying") or adapter.config.get("trainable_token_indices"):
+        return True
+    head.weight = torch.nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        config.tie_word_embeddings = False
+    notice("The adapter parts the output head from the embedding: the head is stored on its own.")
+    return True
+
+
+def _resize_if_needed(model: Any, adapter: Adapter) -> None:  # noqa: ANN401
+    """Take on the vocabulary of an adapter that was trained with added tokens."""
+    for key, tensor in adapter.tensors.items():
+        if "lora_" in key or tensor.ndim != 2:
+            continue
+        embedding = model.get_input_embeddings()
+        rows = embedding.weight.shape[0]
+        is_vocabulary = plain_name(key).endswith(("embed_tokens.weight", "lm_head.weight"))
+        if (
+            is_vocabulary
+            and tensor.shape[0] != rows
+            and tensor.shape[1] == embedding.weight.shape[1]
+        ):
+            notice(f"The adapter has {tensor.shape[0]} tokens and the base {rows}: resized.")
+            model.resize_token_embeddings(tensor.shape[0], mean_resizing=False)
+
+
+def attach(model: Any, adapter: Adapter, device: str) -> PeftModel:  # noqa: ANN401
+    """The base with the adapter on it, unmerged, every adapter tensor in its place in float32.
+
+    Raises:
+        WorkerError: ``merge.no-key-matched``, ``merge.keys-unmatched``, ``merge.shape-mismatch``,
+            ``merge.not-mergeable``.
+    """
+    from peft import PeftConfig, PeftModel
+
+    config = PeftConfig.from_pretrained(str(adapter.folder))
+    config.inference_mode = True
+    if isinstance(getattr(config, "init_lora_weights", None), str):
+        # Every value is overwritten; some initializations decompose each weight first.
+        config.init_lora_weights = True
+    if not adapter.tensors:
+        raise _no_match(adapter, ())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            wrapped = PeftModel(model, config, NAME)
+            loaded = wrapped.load_adapter(str(adapter.folder), NAME, torch_device=device)
+    except ValueError as error:
+        # "Target modules ... not found in the base model": PEFT has no class for it.
+        if "not found" in str(error) or "No modules were targeted" in str(error):
+            raise _no_match(adapter, (str(error)[:300],)) from error
+        raise WorkerError(
+            "merge.not-mergeable",
+            f"PEFT cannot put the adapter in {adapter.folder} onto this base.",
+            str(error)[:500],
+            "Check that the adapter was made for this base.",
+            exit_code=2,
+        ) from error
+    except KeyError as error:
+        raise _unmatched(adapter, [str(error.args[0])], []) from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
+        raise WorkerError(
+            "merge.shape-mismatch",
+            f"{len(lines)} tensors of the adapter in {adapter.folder} have other shapes than the "
+            "base and adapter_config.json ask for.",
+            lines[0],
+            "Use the base this adapter was trained on (base_model_name_or_path in "
+            "adapter_config.json), and its unedited config.",
+            exit_code=2,
+            detail=tuple(lines[1:5]),
+        ) from error
+    if len(loaded.unexpected_keys) >= len(adapter.tensors):
+        raise _no_match(adapter, tuple(loaded.unexpected_keys[:3]))
+    if loaded.missing_keys or loaded.unexpected_keys:
+        raise _unmatched(adapter, loaded.missing_keys, loaded.unexpected_keys)
+    return wrapped.eval()
+
+
+def _no_match(adapter: Adapter, detail: tuple[str, ...]) -> WorkerError:
+    return WorkerError(
+        "merge.no-key-matched",
+        f"Nothing of the adapter in {adapter.folder} belongs to this base.",
+        f"None of its {len(adapter.tensors)} tensors names a layer that the base has.",
+        "Use the base this adapter was trained on (base_model_name_or_path in "
+        "adapter_config.json).",
+        exit_code=2,
+        detail=detail,
+    )
+
+
+def _unmatched(adapter: Adapter, missing: list[str], unexpected: list[str]) -> WorkerError:
+    return WorkerError(
+        "merge.keys-unmatched",
+        f"The adapter in {adapter.folder} and this base do not fit together wholly.",
+        f"{len(unexpected)} tensors of the adapter have no place in the base, and {len(missing)} "
+        "places that adapter_config.json asks for have no tensor.",
+        "Use the base this adapter was trained on, and the complete adapter.",
+        exit_code=2,
+        detail=(
+            *(f"no place: {key}" for key in unexpected[:3]),
+            *(f"no tensor: {key}" for key in missing[:3]),
+        ),
+    )
+
+
+def replaced_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """Whole tensors that the adapter brings, by the name of the base's tensor they replace."""
+    marks = ("lora_", "trainable_tokens_", "ia3_", "hada_", "lokr_", "vera_", "oft_", "boft_")
+    if not adapter.is_lora:
+        marks = (*marks, f"{adapter.config['peft_type'].lower()}_")
+    return {
+        plain_name(key): tensor
+        for key, tensor in adapter.tensors.items()
+        if not any(mark in key for mark in marks)
+    }

@@ -1,0 +1,267 @@
+"""Read and load the base: what it is, whether it fits, its weights in their own dtype."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantui_wire import WorkerError
+
+if TYPE_CHECKING:
+    import torch
+
+    from peft_merging.adapter import Adapter
+
+LIBRARIES = 700_000_000
+"""Resident bytes of Python with torch, transformers and PEFT imported (measured 0.6 GB, torch 2.13)."""
+
+ON_CARD = 600_000_000
+"""Bytes of a CUDA context and its workspaces, taken as at most this."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base checkpoint as its files describe it. ``tensors``: name -> (file, elements)."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, tuple[Path, int]]
+    bytes: int
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest tensor."""
+        return max(elements for _, elements in self.tensors.values())
+
+
+def read(folder: Path) -> Base:
+    """The checkpoint in ``folder``, from its config and safetensors headers.
+
+    Raises:
+        WorkerError: ``model.bad-config``, ``merge.no-safetensors``, ``model.damaged``,
+            ``merge.quantized-base``.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkerError(
+            "model.bad-config",
+            f"{folder / 'config.json'} cannot be read.",
+            str(error),
+            "Name a folder that holds a model as transformers saves it.",
+            exit_code=2,
+        ) from error
+    _refuse_quantized(config, folder)
+    files = weight_files(folder)
+    if not files:
+        raise WorkerError(
+            "merge.no-safetensors",
+            f"{folder} holds no safetensors weights.",
+            "Pickled weights (.bin, .pt) are not read: a pickle can run any code.",
+            "Use the safetensors files of this model.",
+            exit_code=2,
+        )
+    tensors: dict[str, tuple[Path, int]] = {}
+    for file in files:
+        for name, (dtype, elements) in headers(file).items():
+            if dtype.startswith("F8"):
+                raise _quantized(folder, f"{name} is stored as {dtype}")
+            tensors[name] = (file, elements)
+    return Base(folder, config, tensors, sum(file.stat().st_size for file in files))
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: those its index names, else every one beside it.
+
+    Raises:
+        WorkerError: ``model.damaged``: the index names a file that is missing or outside the folder.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        single = folder / "model.safetensors"
+        return [single] if single.exists() else sorted(folder.glob("*.safetensors"))
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _damaged(index, f"{type(error).__name__}: {error}") from error
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise _damaged(index, f"it names {name!r}, which is not a file of this folder")
+    return [folder / name for name in names]
+
+
+def headers(file: Path) -> dict[str, tuple[str, int]]:
+    """Name -> (dtype as safetensors writes it, elements) of every tensor in ``file``."""
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    try:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no dict
+                part = opened.get_slice(name)
+                elements = 1
+                for size in part.get_shape():
+                    elements *= size
+                found[name] = (part.get_dtype(), elements)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(file, error) from error
+    return found
+
+
+def refuse_too_large(
+    base: Base, adapter: Adapter, out: Path, device: str, limit: int | None, max_shard: int
+) -> None:
+    """Check disk and memory for the merge before anything large is loaded.
+
+    Disk: the base's bytes, twice its largest tensor (an untied head, a wider dtype is counted by the
+    caller's ratio) and 64 MB of side files. Memory: the base, four bytes an adapter value, and
+    sixteen bytes an element of the largest tensor (its copy, the float32 original, the delta and the
+    sum), besides the libraries; on a card a shard is copied to RAM as it is written.
+
+    Raises:
+        WorkerError: ``disk.not-enough``, ``merge.not-enough-memory``; both with exit code 3.
+    """
+    needed = int(base.bytes * 1.02) + 4 * base.largest + 64_000_000
+    free = shutil.disk_usage(_existing(out.parent)).free
+    if free < needed:
+        raise WorkerError(
+            "disk.not-enough",
+            f"The merge needs {needed / 1e9:.2f} GB on the disk of {out.parent}.",
+            f"{free / 1e9:.2f} GB are free there.",
+            "Free disk space, or put the output on another disk.",
+            exit_code=3,
+        )
+    values = sum(tensor.numel() for tensor in adapter.tensors.values())
+    work = base.bytes + 4 * values + 16 * base.largest
+    if device.startswith("cuda"):
+        import torch
+
+        _refuse_short(device, work + ON_CARD, torch.cuda.mem_get_info(device)[0])
+        work = 2 * min(max_shard, base.bytes)
+    available = _available_bytes() if limit is None else min(_available_bytes(), limit)
+    _refuse_short("RAM", work + LIBRARIES, available)
+
+
+def _refuse_short(place: str, needed: int, free: int) -> None:
+    if free < needed:
+        raise WorkerError(
+            "merge.not-enough-memory",
+            f"The merge through PEFT needs about {needed / 1e9:.2f} GB of {place}.",
+            f"{free / 1e9:.2f} GB are free.",
+            "Close other programs, merge on another device, or serve the adapter beside its base.",
+            exit_code=3,
+        )
+
+
+def _available_bytes() -> int:
+    """RAM this process may still take: the machine's, and its control group's (version 2)."""
+    available = 1 << 62
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        if line.startswith("0::"):
+            group /= line[3:].lstrip("/")
+    while group.is_relative_to("/sys/fs/cgroup"):
+        try:
+            limit = (group / "memory.max").read_text(encoding="ascii").strip()
+            used = int((group / "memory.current").read_text(encoding="ascii"))
+            if limit != "max":
+                available = min(available, max(0, int(limit) - used))
+        except (OSError, ValueError):
+            pass
+        group = group.parent
+    return available
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def load(base: Path, config: dict[str, Any], device: str, *, trust_remote_code: bool) -> Any:  # noqa: ANN401
+    """The base model in its own dtype, in evaluation mode, on ``device``.
+
+    The class is the one its config names: an Auto class picks the text part of some vision models,
+    whose tensors then have other names than the adapter's.
+
+    Raises:
+        WorkerError: ``merge.unknown-architecture``, ``model.damaged``.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    architecture = (config.get("architectures") or ["none"])[0]
+    loader = getattr(transformers, architecture, None)
+    if trust_remote_code and "auto_map" in config:
+        loader = transformers.AutoModelForCausalLM
+    if loader is None:
+        raise WorkerError(
+            "merge.unknown-architecture",
+            f"transformers {transformers.__version__} does not know {architecture}.",
+            "It is newer than this engine, or its code lies beside its weights.",
+            "Update the engine, or allow the model's own code (trust_remote_code) if you trust it.",
+            exit_code=2,
+        )
+    try:
+        model, report = loader.from_pretrained(
+            base,
+            dtype="auto",
+            device_map={"": device} if device != "cpu" else None,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise _damaged(base, error) from error
+    problems = [str(key) for key in (*report["missing_keys"], *report["mismatched_keys"])]
+    if problems:
+        raise _damaged(base, f"{len(problems)} weights are missing or misshapen: {problems[:3]}")
+    return model.eval()
+
+
+def own_dtype(model: Any) -> torch.dtype:  # noqa: ANN401
+    """The dtype that most of the model's values have."""
+    from collections import Counter
+
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            sizes[parameter.dtype] += parameter.numel()
+    return sizes.most_common(1)[0][0]
+
+
+def _refuse_quantized(config: dict[str, Any], folder: Path) -> None:
+    for part in (config, config.get("text_config") or {}):
+        quantization = part.get("quantization_config")
+        if quantization:
+            kind = quantization.get("quant_method", "unknown")
+            if quantization.get("load_in_4bit") or quantization.get("bnb_4bit_quant_type"):
+                kind = "bitsandbytes 4 bit"
+            raise _quantized(folder, f"its quantization_config says {kind}")
+
+
+def _quantized(folder: Path, why: str) -> WorkerError:
+    return WorkerError(
+        "merge.quantized-base",
+        f"{folder} is quantized: {why}.",
+        "Rounding to so few bits again would lose the adapter's small changes.",
+        "Merge into the 16-bit base this one was made from, and quantize the result.",
+        exit_code=2,
+    )
+
+
+def _damaged(path: Path, cause: object) -> WorkerError:
+    return WorkerError(
+        "model.damaged",
+        f"{path} cannot be read as a checkpoint.",
+        f"{cause}",
+        "Download it again; a download that was cut off leaves such files.",
+        exit_code=2,
+    )
