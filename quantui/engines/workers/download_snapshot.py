@@ -79,12 +79,20 @@ def open_parts() -> list[tuple[str, int]]:
 
 def stop(signum: int, _frame: object) -> None:
     """End now: the download threads cannot be joined while they wait for the network."""
+    # They run on while this does: none may begin another part after the last look.
+    sys.addaudithook(refuse_new_parts)
     for path, _ in open_parts():
         try:
             Path(path).unlink()
         except OSError:
             continue
     os._exit(128 + signum)
+
+
+def refuse_new_parts(event: str, details: tuple[Any, ...]) -> None:
+    """An audit hook under which no part of a file can be opened."""
+    if event == "open" and str(details[0]).endswith(".incomplete"):
+        raise InterruptedError("stopped")
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
