@@ -180,6 +180,7 @@ def test_an_adapter_given_as_a_model_is_named(hub, resolve):
     [
         ("gated", False, "model.gated"),
         ("gated", True, "model.gated"),
+        ("gated-files", False, "model.gated"),
         ("private", False, "model.private-or-missing"),
         ("absent", False, "model.private-or-missing"),
         ("absent", True, "model.not-found"),
@@ -343,7 +344,7 @@ def test_a_cache_that_cannot_be_written_is_explained(hub, worker, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("failure", "code"), [("gated", "model.gated"), ("down", "hub.unavailable")]
+    ("failure", "code"), [("gated-files", "model.gated"), ("down", "hub.unavailable")]
 )
 def test_refusals_are_explained_by_the_worker_too(hub, worker, failure, code):
     job = job_for(hub, large(count=1))
