@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from quantui.domain.checkpoint_facts import has_tokenizer
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.hub_failures import explain_hub_failure
 from quantui.domain.hub_failures import offline as offline_error
@@ -56,19 +57,27 @@ def open_repository(
             "Correct --revision.",
         )
     found = cached_snapshot(ref, revision, adapter=adapter)
+    files: FolderFiles | None = None
     lacks: tuple[str, ...] = ()
     if found is not None:
         files = FolderFiles(
             found, ref=ref, source="hub-cache", revision=found.name, progress=progress
         )
         lacks = _lacking(files, adapter=adapter)
-        if not lacks:
-            return files
+    doubtful = not adapter and files is not None and not has_tokenizer(files.sizes)
+    if files is not None and not lacks and (not doubtful or is_offline(offline)):
+        return files
     if is_offline(offline):
         raise offline_error(ref, lacks)
     from quantui.runtime.hub_repository import HubFiles
 
-    return HubFiles(ref, revision, adapter=adapter)
+    try:
+        return HubFiles(ref, revision, adapter=adapter)
+    except QuantuiError:
+        # The weights are whole: that the tokenizer is missing is shown, and may well be meant.
+        if files is not None and not lacks:
+            return files
+        raise
 
 
 def is_offline(offline: bool | None) -> bool:

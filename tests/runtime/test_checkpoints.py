@@ -20,6 +20,7 @@ from fixtures.checkpoint_folders import (
     write,
 )
 
+from quantui.domain.adapter_match import check_adapter_fits
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime import file_hashes, paths
 from quantui.runtime.models import resolve_adapter, resolve_model, was_trained_in_4bit
@@ -295,6 +296,17 @@ def test_what_cannot_be_a_name_is_refused(ref):
 @pytest.mark.parametrize("ref", ["/" + "x" * 5000, "~nobody-of-this-name/m", "/a\0b", "./gone"])
 def test_what_is_meant_as_a_path_is_not_asked_of_the_hub(ref):
     assert refused(ref).code == "model.folder-not-found"
+
+
+def test_an_adapter_of_another_base_is_refused_from_the_headers_alone(tmp_path):
+    model = resolve_model(str(write(tmp_path / "m", model_files(hidden=16))))
+    fits = resolve_adapter(str(write(tmp_path / "a", adapter_files(hidden=16))))
+    assert check_adapter_fits(model, fits).matched == 4
+    other = resolve_adapter(str(write(tmp_path / "b", adapter_files(hidden=32))))
+    with pytest.raises(QuantuiError) as caught:
+        check_adapter_fits(model, other)
+    assert caught.value.code == "adapter.other-base"
+    assert "[32, 32]" in caught.value.why
 
 
 # The evidence beside an adapter

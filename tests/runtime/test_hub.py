@@ -139,6 +139,34 @@ def test_a_name_is_found_again_in_the_cache_when_offline(hub, resolve, worker):
     assert here["tensors"] == after["tensors"]
 
 
+def test_a_snapshot_without_its_tokenizer_is_completed(hub, resolve, worker):
+    files = model_files()
+    hub.repositories["owner/base"] = repo = hub_server.Repository(files)
+    names = ["config.json", "model.safetensors"]
+    resolve("owner/base")
+    path = events(
+        worker({"repo_id": "owner/base", "revision": repo.commit, "allow_patterns": names})
+    )[-1]["path"]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (Path(path) / name).unlink(missing_ok=True)
+    for listing in Path(path).parent.parent.glob("trees/*"):
+        listing.unlink()
+    assert resolve("owner/base")["missing_files"] == ["tokenizer.json"]
+    offline = resolve("owner/base", env={"HF_HUB_OFFLINE": "1"})
+    assert offline["complete"]
+    assert not offline["has_tokenizer"]
+    assert resolve("owner/base", server=None)["path"] == path
+
+
+def test_a_cache_without_links_is_read_too(hub, resolve, worker):
+    hub.repositories["owner/base"] = hub_server.Repository(model_files())
+    before = resolve("owner/base", env={"HF_HUB_DISABLE_SYMLINKS": "1"})
+    result = events(worker(before["job"], HF_HUB_DISABLE_SYMLINKS="1"))[-1]
+    assert result["type"] == "result"
+    after = resolve("owner/base", env={"HF_HUB_OFFLINE": "1"})
+    assert after["fingerprint"] == before["fingerprint"]
+
+
 def test_a_readme_commit_changes_the_revision_and_not_the_fingerprint(hub, resolve):
     files = model_files()
     hub.repositories["owner/base"] = hub_server.Repository(files)
