@@ -190,23 +190,25 @@ def remove_engine(name: str) -> int:
     ``engine.in-use``, ``engine.busy``, and ``engine.not-installed`` when there is nothing.
     """
     spec = engine_spec(name)
-    path = store.engine_path(name)
-    folders = [*store.partials(name), *([path] if path.exists() else [])]
-    if not folders:
-        raise QuantuiError(
-            "engine.not-installed",
-            f"The engine {spec.name} is not installed.",
-            exit_code=ExitCode.ENGINE,
-        )
-    with store.exclusive(name):
+    path = store.engine_path(spec.name)
+    with store.exclusive(spec.name):
+        folders = [*store.partials(spec.name), *([path] if path.exists() else [])]
+        if not folders:
+            raise QuantuiError(
+                "engine.not-installed",
+                f"The engine {spec.name} is not installed.",
+                f"There is nothing at {path}.",
+                "`quantui engine ls` shows what there is.",
+                ExitCode.ENGINE,
+            )
         total = 0
         for folder in folders:
-            store.refuse_when_used(name, folder)
+            store.refuse_when_used(spec.name, folder)
             total += store.disk_size(folder).total
             doomed = folder
             if folder == path:
                 # Renamed first: what an interrupted removal leaves is plainly no engine.
-                doomed = path.with_name(f"{name}.old-{os.getpid()}")
+                doomed = path.with_name(f"{spec.name}.old-{os.getpid()}")
                 path.rename(doomed)
             store.remove_tree(doomed)
         return total

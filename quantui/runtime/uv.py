@@ -105,7 +105,7 @@ def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
     kind = next(
         (code for code, pattern in _CAUSES if re.search(pattern, log_text, re.IGNORECASE)), ""
     )
-    tail = tuple(line.strip()[:300] for line in _telling_lines(log_text)[:3])
+    tail = _telling_lines(log_text)
     own_python = 'name an interpreter that has vLLM in the profile (python = "...")'
     if kind == "disk-full":
         return QuantuiError(
@@ -158,10 +158,15 @@ def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
     )
 
 
-def _telling_lines(text: str) -> list[str]:
-    """The lines that say what went wrong: from the first ``error`` on, else the last three."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    for index, line in enumerate(lines):
-        if re.match(r"\s*(error|×|x )", line, re.IGNORECASE):
-            return lines[index:]
-    return lines[-3:]
+def _telling_lines(text: str) -> tuple[str, ...]:
+    """At most three lines that say what went wrong, the most telling first.
+
+    uv writes ``error: ...`` and below it the causes, from the outermost to the innermost; those that
+    name a package or an address tell most.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    first = next((i for i, line in enumerate(lines) if re.match(r"error\b|×", line)), None)
+    causes = lines[-3:] if first is None else lines[first:]
+    causes = [re.sub(r"^(error|cause|Caused by): ", "", line)[:300] for line in causes]
+    telling = [line for line in causes if re.search(r"://|==|Failed to|Because|os error", line)]
+    return tuple(dict.fromkeys([*telling, *causes]))[:3]

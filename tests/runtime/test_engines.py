@@ -419,3 +419,55 @@ def test_ctrl_c_in_the_command_cancels_with_its_exit_code(tiny, own_home):
             os.kill(process.pid, signal.SIGKILL)
     assert "Traceback" not in process.stderr.read()
     assert below_engines() == []
+
+
+@pytest.fixture
+def with_vllm_here(tmp_path, monkeypatch):
+    """The interpreter that runs the tests, made to have a package called ``tinypkg`` and a vLLM."""
+
+    def make(distribution, version):
+        packages = tmp_path / "packages"
+        info = packages / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata)
+        (packages / "tinypkg.py").write_text("")
+        monkeypatch.syspath_prepend(str(packages))
+        monkeypatch.setenv("PYTHONPATH", str(packages))
+
+    return make
+
+
+def test_the_interpreter_quantui_runs_in_comes_before_a_managed_engine(tiny, with_vllm_here):
+    install(tiny())
+    with_vllm_here("vllm", "0.32.0+cpu")
+    engine = engines.find_engine("tiny")
+    assert engine.origin == "this interpreter"
+    assert engine.python == sys.executable
+    assert engine.versions["vllm"] == "0.32.0+cpu"
+
+
+def test_a_vllm_for_gpus_here_does_not_stand_in_for_one_for_the_cpu(tiny, with_vllm_here):
+    install(tiny())
+    with_vllm_here("vllm", "0.32.0")
+    assert engines.find_engine("tiny").origin == "managed"
+
+
+def test_a_named_interpreter_for_other_hardware_is_used_and_said(tiny, with_vllm_here):
+    tiny()
+    with_vllm_here("vllm", "0.32.0")
+    engine = engines.find_engine("tiny", python=sys.executable)
+    assert engine.origin == "profile"
+    assert "GPUs" in engine.problems[0]
+
+
+def test_what_uv_says_of_an_unreachable_index_is_told_by_its_most_telling_line(tmp_path):
+    text = (
+        "Using Python 3.11.7 environment at: tiny.partial-1\n"
+        "error: Request failed after 3 retries in 8.5s\n"
+        "  cause: Failed to fetch: https://index.invalid/simple/torch/\n"
+        "  cause: dns error\n"
+    )
+    error = failure("tiny", text, tmp_path / "log", doing="installing packages")
+    assert error.code == "engine.no-network"
+    assert error.why == "Failed to fetch: https://index.invalid/simple/torch/"

