@@ -5,7 +5,8 @@ Run by quantui's own interpreter, which has huggingface_hub. The job:
     {"repo_id": "owner/name", "revision": "<commit>", "allow_patterns": [...],
      "ignore_patterns": [...], "cache_dir": null, "expected_bytes": 123}
 
-Files that are in the cache are not fetched again, so a run after an interruption goes on with the
+``expected_bytes`` is the plan's figure, for those who show the job; what is needed now is counted
+anew, because part of it may have come since. Files in the cache are not fetched again, so a run after an interruption goes on with the
 file that was cut; huggingface_hub keeps no part of a file. SIGTERM and SIGINT stop it at once and
 leave no part behind.
 """
