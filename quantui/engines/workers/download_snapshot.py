@@ -6,9 +6,9 @@ Run by quantui's own interpreter, which has huggingface_hub. The job:
      "ignore_patterns": [...], "cache_dir": null, "expected_bytes": 123}
 
 ``expected_bytes`` is the plan's figure, for those who show the job; what is needed now is counted
-anew, because part of it may have come since. Files in the cache are not fetched again, so a run after an interruption goes on with the
-file that was cut; huggingface_hub keeps no part of a file. SIGTERM and SIGINT stop it at once and
-leave no part behind.
+anew, because part of it may have come since. Files in the cache are not fetched again, so a run
+after an interruption goes on with the file that was cut; huggingface_hub keeps no part of a file.
+SIGTERM and SIGINT stop it at once and leave no part behind.
 """
 
 from __future__ import annotations
