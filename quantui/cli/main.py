@@ -1,4 +1,4 @@
-"""The argument parser and the dispatch. Commands are imported when they are run: `--help` stays quick."""
+"""The argument parser and the dispatch. Commands are imported when they run: `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -10,33 +10,96 @@ from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("quantui.cli.doctor", "show hardware, engines and caches, and what is wrong with each"),
+    "demo": ("quantui.cli.demo", "the whole job on a small model made here: no GPU, no Hub"),
+    "init": ("quantui.cli.init", "write a profile for a model and an adapter"),
+    "inspect": ("quantui.cli.inspect", "show what a checkpoint or an adapter is"),
+    "doctor": ("quantui.cli.doctor", "show hardware, engines, caches, and what is wrong with each"),
     "engine": ("quantui.cli.engine", "list, make and remove the environments that merge and serve"),
-    "inspect": ("quantui.cli.inspect", "show what a model or an adapter is, without loading it"),
 }
-"""Command name -> (module, one line of help). The module has ``configure(parser)`` and ``run(args) -> int``."""
+"""Name -> (module, one line of help). The module has ``configure(parser)`` and ``run(args) -> int``."""
+
+_DESCRIPTION = """\
+From a model and a LoRA adapter to a quantized vLLM server that is proven to
+answer, and can be replayed.
+
+  quantui demo                    try it: no GPU, no Hub, a small model made here
+  quantui init MODEL --adapter A  write prod.toml
+  quantui --profile prod.toml     prepare, serve and check what it describes
+"""
+
+_EPILOG = """\
+exit codes:
+  0    ok; also a server that was stopped after it had been ready
+  1    a defect of quantui
+  2    bad profile or arguments, or files that are not what they claim to be
+  3    does not fit, or is not supported here (memory, disk, port, method)
+  4    an engine is missing, could not be made, or failed
+  5    model or adapter not found, or not permitted
+  6    made, but did not pass its check
+  130  cancelled
+"""
+
+
+def build_parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """The parser; only the command that ``arguments`` name is imported and configured."""
+    parser = argparse.ArgumentParser(
+        prog="quantui",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"quantui {__version__}")
+    replay = parser.add_argument_group("replaying a profile")
+    replay.add_argument("--profile", metavar="FILE", help="prepare, serve until stopped, check")
+    mode = replay.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="say what would happen and what differs")
+    mode.add_argument("--dry-run", action="store_true", help="print the exact commands")
+    mode.add_argument(
+        "--prepare-only", action="store_true", help="download and merge, do not serve"
+    )
+    mode.add_argument(
+        "--check-only", action="store_true", help="serve, check, stop: for a test in CI"
+    )
+    replay.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="assignments",
+        help="change an option for this time, e.g. --set serve.port=8001",
+    )
+    replay.add_argument("--force", action="store_true", help="go on where it does not seem to fit")
+    replay.add_argument("--yes", "-y", action="store_true", help="install a missing engine unasked")
+    replay.add_argument("--json", action="store_true", help="events as JSON lines on stdout")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for name, (module, line) in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+        if name in arguments:
+            import_module(module).configure(sub)
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (:class:`ExitCode`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="quantui", description="quantui")
-    parser.add_argument("--version", action="version", version=f"quantui {__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (module, help_line) in COMMANDS.items():
-        sub = subparsers.add_parser(name, help=help_line, description=help_line)
-        if name in arguments:
-            import_module(module).configure(sub)
+    parser = build_parser(arguments)
     args = parser.parse_args(arguments)
-    if args.command is None:
+    if args.command is None and args.profile is None:
+        if arguments:
+            parser.error("these options belong to --profile FILE")
         parser.print_help()
         return ExitCode.OK
+    module = COMMANDS[args.command][0] if args.command else "quantui.cli.replay"
     try:
-        return int(import_module(COMMANDS[args.command][0]).run(args))
+        return int(import_module(module).run(args))
     except QuantuiError as error:
         from quantui.cli.output import print_error
 
         print_error(error, as_json=getattr(args, "json", False))
         return int(error.exit_code)
     except KeyboardInterrupt:
+        return int(ExitCode.CANCELLED)
+    except BrokenPipeError:
+        # The reader of our output is gone, as in `quantui ... | head`.
+        sys.stderr.close()
         return int(ExitCode.CANCELLED)

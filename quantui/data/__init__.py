@@ -1,0 +1,1 @@
+"""Facts that change often, each with its source."""

@@ -1,0 +1,1 @@
+"""The core: values and pure functions on the standard library alone."""

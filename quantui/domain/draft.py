@@ -24,7 +24,7 @@ class Option:
 
 def option(
     default: Any,  # noqa: ANN401 - any value TOML can hold
-    help: str,  # noqa: A002 - argparse's name for it
+    help: str,
     *,
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
@@ -158,7 +158,8 @@ class ServeChoice:
         1800, "Give up when the server is not ready after so many seconds.", minimum=10
     )
     extra_args: dict[str, Any] = option(
-        {}, "Further `vllm serve` arguments, without the dashes; checked against the engine's parser."
+        {},
+        "Further `vllm serve` arguments, without the dashes; checked against the engine's parser.",
     )
 
 
@@ -169,7 +170,9 @@ class CheckChoice:
     prompt: str = option("The capital of France is", "Prompt that must be answered.")
     max_tokens: int = option(48, "Longest answer to it, tokens.", minimum=1, maximum=4096)
     text: str | None = option(
-        None, "Text file whose perplexity under the served model is measured.", example="heldout.txt"
+        None,
+        "Text file whose perplexity under the served model is measured.",
+        example="heldout.txt",
     )
     max_perplexity: float | None = option(
         None, "Fail when that perplexity is higher.", minimum=1.0, example=12.5

@@ -201,7 +201,9 @@ def from_dict(data: dict[str, Any]) -> RunEvent:
     if cls is None:
         raise ValueError(f"unknown event type {data.get('type')!r}")
     names = {field.name: field for field in dataclasses.fields(cls)}
-    kwargs = {key: _frozen(value, names[key].type) for key, value in data.items() if key in names}
+    kwargs: dict[str, Any] = {
+        key: _frozen(value, names[key].type) for key, value in data.items() if key in names
+    }
     try:
         return cls(**kwargs)
     except TypeError as error:

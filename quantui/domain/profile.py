@@ -33,7 +33,9 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise QuantuiError(
-            "profile.syntax", f"{name} is not valid TOML: {error}.", fix="Mend the line named above."
+            "profile.syntax",
+            f"{name} is not valid TOML: {error}.",
+            fix="Mend the line named above.",
         ) from None
     schema = data.pop("schema", None)
     if schema is None:
@@ -44,7 +46,9 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
             f"Put `schema = {SCHEMA}` on its first line.",
         )
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise _error("wrong-type", name, text, (), "schema", f"must be a whole number, not {schema!r}")
+        raise _error(
+            "wrong-type", name, text, (), "schema", f"must be a whole number, not {schema!r}"
+        )
     if schema > SCHEMA:
         raise QuantuiError(
             "profile.newer-schema",

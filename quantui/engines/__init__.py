@@ -1,1 +1,1 @@
-"""What each engine is made of and can do: data and pure functions, and the workers it runs."""
+"""Producers and servers: which steps, which arguments, which requirements. No torch."""

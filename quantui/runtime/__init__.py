@@ -1,0 +1,1 @@
+"""All input and output: probing, processes, environments, artifacts, runs."""

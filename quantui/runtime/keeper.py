@@ -1,9 +1,10 @@
 """The keeper: a small program between quantui and a child, which outlives quantui to clean up after it.
 
-Run by path with quantui's own interpreter (``python -I -S keeper.py``, its job as JSON on stdin, where no
-`ps` shows a key), it imports the standard library alone and starts in milliseconds. It is the child's parent and, through PR_SET_CHILD_SUBREAPER,
-the foster parent of whatever the child leaves behind (vLLM's EngineCore and Worker survive their API
-server), so that every process of the run can be found and stopped even after quantui got SIGKILL.
+Run by path with quantui's own interpreter (``python -I -S keeper.py``, its job as JSON on stdin, where
+no `ps` shows a key), it imports the standard library alone and starts in milliseconds. It is the child's
+parent and, through PR_SET_CHILD_SUBREAPER, the foster parent of whatever the child leaves behind (vLLM's
+EngineCore and Worker survive their API server), so that every process of the run can be found and stopped
+even after quantui got SIGKILL.
 
 It listens on the *lifeline*, a pipe whose other end only quantui holds: ``S`` asks to stop; the end of
 the file means that quantui is gone, which is the same request. It answers on the *status* pipe, one JSON

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - read at run time by dataclasses
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import ExitCode, QuantuiError

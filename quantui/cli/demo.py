@@ -1,0 +1,135 @@
+"""``quantui demo``: the main job on a small model made here. No GPU, no Hub."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantui.cli.engine import ensure_engine
+from quantui.cli.output import console
+from quantui.cli.replay import exit_code, run_plan
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.terminal_text import sanitize
+
+if TYPE_CHECKING:
+    import argparse
+    import threading
+
+    from quantui.domain.draft import Draft, EngineChoice
+    from quantui.domain.run_state import RunState
+    from quantui.runtime.demo import DemoModel
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = (
+        "Train a small model and a LoRA adapter (once), merge them, serve the result with vLLM and "
+        "bitsandbytes, ask it, and write a profile that replays it. Needs no GPU and no Hub."
+    )
+    parser.add_argument("--yes", "-y", action="store_true", help="make a missing engine unasked")
+    parser.add_argument("--out", metavar="FILE", default="demo.toml", help="default: demo.toml")
+    parser.add_argument(
+        "--method", default="bitsandbytes", metavar="M", help="default: bitsandbytes"
+    )
+    parser.add_argument("--engine", default="auto", help="auto, vllm-cpu or vllm-cuda")
+    parser.add_argument("--python", metavar="PATH", help="an interpreter that has vLLM")
+    parser.add_argument("--json", action="store_true", help="events as JSON lines on stdout")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo; gives the exit code of the run."""
+    from quantui.domain.draft import Draft, EngineChoice
+    from quantui.domain.methods import method
+    from quantui.engines.recording import with_record
+    from quantui.headless import cancel_on_signals
+    from quantui.runtime.profile_file import save_profile
+    from quantui.runtime.resolve import chosen_engine, plan_for
+
+    method(args.method)
+    engine_choice = EngineChoice(name=args.engine, python=args.python)
+    with cancel_on_signals() as cancel:
+        ensure_engine(Draft(engine=engine_choice), cancel=cancel, yes=args.yes)
+        demo, code = _model(chosen_engine(engine_choice).python, cancel, as_json=args.json)
+        if demo is None:
+            return code
+        draft = _draft(demo, engine_choice, args.method)
+        plan, facts = plan_for(draft)
+        state = run_plan(plan, cancel, hold=False, as_json=args.json)
+    if exit_code(state) != ExitCode.OK:
+        return exit_code(state)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    path = Path(args.out)
+    save_profile(path, with_record(draft, facts, plan, state, now))
+    if not args.json:
+        _tell(demo, state, path)
+    return ExitCode.OK
+
+
+def _model(python: str, cancel: threading.Event, *, as_json: bool) -> tuple[DemoModel | None, int]:
+    """The demo's model, made if need be; None with the exit code when that failed."""
+    from quantui.headless import JsonLines, Lines, follow
+    from quantui.runtime.demo import find_demo, make_demo
+
+    out = console(stderr=True)
+    found = find_demo()
+    if found is not None:
+        if not as_json:
+            out.print(f"✓ demo model: made before, reused from {sanitize(str(found.path))}")
+        return found, ExitCode.OK
+    state = follow(make_demo(python, cancel), JsonLines() if as_json else Lines(out))
+    finished = state.finished
+    if finished is not None and finished.error is not None:
+        raise QuantuiError.from_dict(finished.error)
+    return find_demo(), exit_code(state)
+
+
+def _draft(demo: DemoModel, engine: EngineChoice, method: str) -> Draft:
+    from quantui.domain.draft import (
+        AdapterChoice,
+        CheckChoice,
+        Draft,
+        ModelChoice,
+        QuantizationChoice,
+        ServeChoice,
+    )
+
+    return Draft(
+        model=ModelChoice(id=str(demo.base)),
+        adapter=AdapterChoice(id=str(demo.adapter)),
+        quantization=QuantizationChoice(method=method),
+        engine=engine,
+        # Port 0: the demo never disturbs a server that is there. Eager: compiling a model this
+        # small takes longer than everything else together.
+        serve=ServeChoice(port=0, served_name="quantui-demo", enforce_eager=True),
+        check=CheckChoice(
+            prompt=demo.facts["example"]["prompt"], text=str(demo.path / "heldout_adapter.txt")
+        ),
+    )
+
+
+def _tell(demo: DemoModel, state: RunState, path: Path) -> None:
+    """The adapter's effect, and what to do next."""
+    out = console()
+    example = demo.facts["example"]
+    perplexity = demo.facts["perplexity"]
+    served = {item.name: item.value for item in state.measured}
+    out.print()
+    out.print("What the adapter does, on one prompt:")
+    out.print(f"  prompt  {sanitize(example['prompt'])}")
+    out.print(f"  base    {sanitize(example['base'])}")
+    if state.answer is not None:
+        out.print(f"  merged  {sanitize(state.answer.text)}")
+    out.print(
+        f"Perplexity on the adapter's held-out text: base {perplexity['base_on_heldout_adapter']}, "
+        f"base + adapter {perplexity['adapter_on_heldout_adapter']} (transformers, float32)"
+        + (f", merged and served {served['perplexity']:.2f}." if "perplexity" in served else ".")
+    )
+    out.print()
+    name = sanitize(str(path))
+    out.print(f"Wrote {name}. Next:")
+    out.print(
+        f"  quantui --profile {name}            serve it again, until Ctrl-C; nothing is merged twice"
+    )
+    out.print(f"  quantui --profile {name} --dry-run  the exact commands")
+    out.print("  quantui init MODEL --adapter YOURS     a profile for your own model")

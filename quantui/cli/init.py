@@ -1,0 +1,77 @@
+"""``quantui init``: write a profile for a model and, if there is one, an adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantui.cli.output import console
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.terminal_text import sanitize
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "model", metavar="MODEL", nargs="?", help="folder or Hub id; unset: the adapter's base"
+    )
+    parser.add_argument("--adapter", metavar="A", help="folder or Hub id of a LoRA adapter")
+    parser.add_argument("--method", metavar="M", default="none", help="quantization method")
+    parser.add_argument("--out", metavar="FILE", default="prod.toml", help="default: prod.toml")
+    parser.add_argument("--force", action="store_true", help="replace FILE when it exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look the model up, and write the profile with every option explained."""
+    from quantui.domain.adapter_match import base_of, check_adapter_fits
+    from quantui.domain.draft import AdapterChoice, Draft, ModelChoice, QuantizationChoice
+    from quantui.domain.four_bit import sixteen_bit_base
+    from quantui.domain.methods import method
+    from quantui.runtime.models import resolve_adapter, resolve_model
+    from quantui.runtime.profile_file import save_profile
+
+    path = Path(args.out)
+    if path.exists() and not args.force:
+        raise QuantuiError(
+            "init.exists", f"{path} exists.", fix="Give another --out, or --force to replace it."
+        )
+    method(args.method)
+    if args.model is None and args.adapter is None:
+        raise QuantuiError(
+            "init.nothing",
+            "Neither a model nor an adapter is named.",
+            fix="quantui init MODEL, or quantui init --adapter ADAPTER",
+        )
+    adapter = resolve_adapter(args.adapter) if args.adapter else None
+    ref = args.model
+    if ref is None and adapter is not None:
+        named = base_of(adapter)
+        ref = sixteen_bit_base(named) or named
+    model = resolve_model(ref)
+    if adapter is not None:
+        check_adapter_fits(model, adapter)
+    draft = Draft(
+        model=ModelChoice(id=_portable(ref), revision=model.revision),
+        adapter=AdapterChoice(
+            id=_portable(args.adapter) if args.adapter else None,
+            revision=adapter.revision if adapter else None,
+        ),
+        quantization=QuantizationChoice(method=args.method),
+    )
+    if path.exists():
+        path.unlink()
+    save_profile(path, draft)
+    out = console()
+    out.print(f"wrote {sanitize(str(path))}")
+    out.print(f"  see what it would do:  quantui --profile {sanitize(str(path))} --check")
+    out.print(f"  do it:                 quantui --profile {sanitize(str(path))}")
+    return ExitCode.OK
+
+
+def _portable(ref: str) -> str:
+    """Folders absolute, so that the profile may be put anywhere; Hub ids as they are."""
+    folder = Path(ref).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else ref

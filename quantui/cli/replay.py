@@ -1,0 +1,153 @@
+"""``quantui --profile FILE``: what the profile describes, done again without a screen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantui.cli.engine import ensure_engine
+from quantui.cli.output import console, print_json
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.formatting import format_bytes
+from quantui.domain.terminal_text import sanitize
+
+if TYPE_CHECKING:
+    import argparse
+    import threading
+
+    from quantui.domain.draft import Draft
+    from quantui.domain.plan import Plan
+    from quantui.domain.run_state import RunState
+    from quantui.engines.planning import Facts
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay ``args.profile``; gives the exit code of the run."""
+    from quantui.domain.profile import apply_overrides
+    from quantui.engines.recording import differences
+    from quantui.headless import cancel_on_signals
+    from quantui.runtime.profile_file import load_profile
+
+    draft = apply_overrides(load_profile(Path(args.profile)), args.assignments)
+    serve = not args.prepare_only
+    looking = args.check or args.dry_run
+    with cancel_on_signals() as cancel:
+        if not looking:
+            ensure_engine(draft, cancel=cancel, yes=args.yes)
+        plan, facts = _plan(draft, serve=serve, force=args.force, cancel=cancel)
+        changed = differences(draft, facts, plan)
+        if args.check:
+            return _print_check(plan, changed, as_json=args.json)
+        if args.dry_run:
+            return _print_commands(plan, as_json=args.json)
+        for line in changed:
+            console(stderr=True).print(f"  ! differs from the profile: {sanitize(line)}")
+        hold = serve and not args.check_only
+        state = run_plan(plan, cancel, hold=hold, as_json=args.json)
+    return exit_code(state)
+
+
+def _plan(draft: Draft, *, serve: bool, force: bool, cancel: threading.Event) -> tuple[Plan, Facts]:
+    from quantui.runtime.resolve import plan_for
+
+    out = console(stderr=True)
+
+    def tell(event: dict[str, object]) -> None:
+        out.print(f"  · asking the engine what it supports: {sanitize(str(event.get('name', '')))}")
+
+    return plan_for(draft, serve=serve, force=force, cancel=cancel, on_event=tell)
+
+
+def run_plan(plan: Plan, cancel: threading.Event, *, hold: bool, as_json: bool) -> RunState:
+    """Run ``plan`` with its events shown; prints the measurements and the error at the end."""
+    from quantui.headless import JsonLines, Lines, follow, measurements
+    from quantui.runtime.runner import Runner
+
+    out = console(stderr=True)
+    listener = JsonLines() if as_json else Lines(out)
+    state = follow(Runner(plan, cancel, hold_server=hold).run(), listener)
+    if not as_json:
+        for line in measurements(state):
+            out.print("  " + sanitize(line))
+    if state.finished is not None and state.finished.error is not None:
+        from quantui.cli.output import print_error
+
+        print_error(QuantuiError.from_dict(state.finished.error))
+    if not as_json and state.directory:
+        out.print(f"  record: {state.directory}")
+    return state
+
+
+def exit_code(state: RunState) -> int:
+    """The run's exit code; a run without an end is a defect."""
+    return state.finished.exit_code if state.finished else int(ExitCode.BUG)
+
+
+def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
+    estimate = plan.estimate
+    if as_json:
+        print_json(
+            {
+                "steps": [{"id": step.id, "title": step.title} for step in plan.steps],
+                "differences": changed,
+                "notices": list(plan.notices),
+                "engine": {"name": plan.engine.name, "python": plan.engine.python},
+                "estimate": {
+                    "weight_bytes": estimate.weight_bytes,
+                    "kv_cache_bytes": estimate.kv_cache_bytes,
+                    "kv_cache_tokens": estimate.kv_cache_tokens,
+                    "max_model_len": estimate.max_model_len,
+                    "total_bytes": estimate.total_bytes,
+                    "sources": dict(estimate.sources),
+                },
+            }
+        )
+        return ExitCode.OK
+    out = console()
+    out.print(
+        f"engine    {plan.engine.name}, vLLM {plan.engine.vllm_version} ({plan.engine.origin})"
+    )
+    for step, reused in plan_steps(plan):
+        out.print(f"step      {sanitize(step)}{' (made before: reused)' if reused else ''}")
+    out.print(
+        f"memory    weights {format_bytes(estimate.weight_bytes)}, "
+        f"KV cache {format_bytes(estimate.kv_cache_bytes)} = {estimate.kv_cache_tokens} tokens, "
+        f"context {estimate.max_model_len}"
+    )
+    for name, source in estimate.sources.items():
+        out.print(f"          {name}: {source}")
+    for notice in plan.notices:
+        out.print(f"note      {sanitize(notice)}")
+    for line in changed:
+        out.print(f"differs   {sanitize(line)}")
+    if not changed:
+        out.print("differs   nothing")
+    return ExitCode.OK
+
+
+def plan_steps(plan: Plan) -> list[tuple[str, bool]]:
+    """(title, already made) of each step."""
+    from quantui.domain.plan import MergeStep
+    from quantui.runtime.artifacts import ArtifactStore
+
+    store = ArtifactStore()
+    return [
+        (
+            step.title,
+            isinstance(step, MergeStep)
+            and not step.recreate
+            and store.find(step.artifact) is not None,
+        )
+        for step in plan.steps
+    ]
+
+
+def _print_commands(plan: Plan, *, as_json: bool) -> int:
+    commands = plan.commands()
+    if as_json:
+        print_json([{"step": title, "command": line} for title, line in commands])
+        return ExitCode.OK
+    for title, line in commands:
+        sys.stdout.write(f"# {sanitize(title)}\n{sanitize(line)}\n")
+    return ExitCode.OK

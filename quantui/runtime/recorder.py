@@ -1,0 +1,97 @@
+"""The record of a run: a folder with ``events.jsonl``, a log for each step, and the job files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantui.domain.events import to_dict
+from quantui.runtime.paths import runs_dir
+from quantui.runtime.process import reap_abandoned
+
+if TYPE_CHECKING:
+    from quantui.domain.events import RunEvent
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where one run keeps what it writes."""
+
+    run_id: str
+    path: Path
+
+    @classmethod
+    def create(cls) -> RunFolder:
+        """A new folder, named by the time and a random part; only its owner may read it."""
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        path = runs_dir() / run_id
+        path.mkdir(parents=True, mode=0o700)
+        (path / "owner.pid").write_text(_owner(os.getpid()), encoding="utf-8")
+        return cls(run_id, path)
+
+    def log(self, step: str) -> Path:
+        """The log of a step: both streams of its program."""
+        return self.path / f"{step}.log"
+
+    def write_job(self, step: str, job: dict[str, Any]) -> Path:
+        """The worker's job file."""
+        path = self.path / f"{step}.job.json"
+        path.write_text(json.dumps(job, indent=1), encoding="utf-8")
+        return path
+
+
+class Recorder:
+    """Appends events to ``events.jsonl``, a line each, as they happen."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._file = (folder.path / "events.jsonl").open("a", encoding="utf-8", buffering=1)
+
+    def write(self, event: RunEvent) -> None:
+        """One line. Log lines are left out: they are in the step's own log."""
+        if event.type != "log":
+            # A full disk must not stop the run from being stopped: the record then has a gap.
+            with contextlib.suppress(OSError):
+                self._file.write(json.dumps(to_dict(event)) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+def release(folder: RunFolder) -> None:
+    """Say that the run's processes are gone; see :func:`clear_abandoned`."""
+    (folder.path / "owner.pid").unlink(missing_ok=True)
+
+
+def clear_abandoned() -> list[tuple[str, int]]:
+    """Kill what runs left behind whose quantui and keeper both died; (run id, processes) of each.
+
+    A run that still has its ``owner.pid`` was not released; when that process is gone, or its number
+    belongs to another one now, whatever carries the run's mark is killed.
+    """
+    cleared: list[tuple[str, int]] = []
+    for path in runs_dir().glob("*/owner.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            owner = path.read_text(encoding="utf-8")
+            if _owner(int(owner.split()[0])) != owner:
+                killed = reap_abandoned(path.parent.name)
+                path.unlink(missing_ok=True)
+                if killed:
+                    cleared.append((path.parent.name, killed))
+    return cleared
+
+
+def _owner(pid: int) -> str:
+    """``PID STARTTIME``: the start time, in clock ticks since boot, tells a reused number."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return f"{pid} gone"
+    return f"{pid} {stat.rpartition(')')[2].split()[19]}"

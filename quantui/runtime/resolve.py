@@ -1,0 +1,150 @@
+"""Look up everything a draft speaks of: model, adapter, machine, engine. No weight is read or downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantui.domain.adapter_match import base_of
+from quantui.domain.errors import QuantuiError
+from quantui.domain.four_bit import sixteen_bit_base
+from quantui.domain.methods import method
+from quantui.domain.plan import EngineFacts, Plan, ServeStep
+from quantui.engines.choice import CPU_ENGINE, default_engine_name
+from quantui.engines.planning import Facts, build_plan
+from quantui.engines.vllm_server import server_program
+from quantui.runtime.artifacts import ArtifactStore
+from quantui.runtime.engines import find_engine
+from quantui.runtime.models import download_job, resolve_adapter, resolve_model
+from quantui.runtime.probe import probe_hardware
+from quantui.runtime.server import check_port, free_port
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from quantui.domain.draft import Draft, EngineChoice
+    from quantui.domain.hardware import HardwareReport
+    from quantui.domain.models import AdapterSpec, ModelSpec
+    from quantui.runtime.engines import Engine
+    from quantui.runtime.file_hashes import Progress
+
+WORKERS = Path(__file__).parent.parent / "engines" / "workers"
+_FOUR_BIT = {"auto": None, "yes": True, "no": False}
+
+
+def resolve(
+    draft: Draft,
+    *,
+    serve: bool = True,
+    hardware: HardwareReport | None = None,
+    progress: Progress | None = None,
+) -> Facts:
+    """The facts for ``draft``; raises QuantuiError for whatever is missing or wrong.
+
+    The cheap and likely mistakes come first: method, port and check text before the Hub is asked.
+    """
+    method(draft.quantization.method)
+    if serve:
+        if draft.check.text and not Path(draft.check.text).is_file():
+            raise QuantuiError(
+                "check.no-text",
+                f"check.text names {draft.check.text}, which is not a file.",
+                fix="Give the path of a text file, or leave it out.",
+            )
+        if draft.serve.port:
+            check_port(draft.serve.host, draft.serve.port)
+    adapter = _adapter(draft, progress)
+    model = resolve_model(_base(draft, adapter), draft.model.revision, progress=progress)
+    hardware = hardware or probe_hardware()
+    engine = chosen_engine(draft.engine, hardware, purpose="serve" if serve else "merge")
+    jobs: dict[str, dict[str, object]] = {}
+    if not model.complete:
+        jobs["download-base"] = download_job(model)
+        model = replace(model, path=model.path or _snapshot(model))
+    if adapter is not None and not adapter.complete:
+        jobs["download-adapter"] = download_job(adapter)
+        adapter = replace(adapter, path=adapter.path or _snapshot(adapter))
+    return Facts(
+        model=model,
+        adapter=adapter,
+        hardware=hardware,
+        engine=EngineFacts(
+            engine.name,
+            engine.python,
+            engine.origin,
+            on_cpu=engine.name == CPU_ENGINE,
+            versions=engine.versions,
+        ),
+        artifacts_dir=str(ArtifactStore().root),
+        workers_dir=str(WORKERS),
+        port=draft.serve.port or free_port(draft.serve.host),
+        download_jobs=jobs,
+    )
+
+
+def chosen_engine(
+    choice: EngineChoice, hardware: HardwareReport | None = None, *, purpose: str = "serve"
+) -> Engine:
+    """The engine that ``choice`` names, or the one that suits the machine."""
+    name = choice.name
+    if name == "auto":
+        name = default_engine_name(hardware or probe_hardware())
+    return find_engine(name, python=choice.python, purpose=purpose)
+
+
+def plan_for(
+    draft: Draft,
+    *,
+    serve: bool = True,
+    force: bool = False,
+    check_arguments: bool = True,
+    on_event: Callable[[dict[str, object]], None] | None = None,
+    cancel: threading.Event | None = None,
+    progress: Progress | None = None,
+) -> tuple[Plan, Facts]:
+    """The plan for ``draft`` on this machine, its vLLM arguments checked against the engine's own parser.
+
+    The first check of an engine takes 20 to 30 s (``on_event`` is told), later ones a tenth of one. It is
+    skipped when the profile passes nothing of its own to vLLM.
+    """
+    facts = resolve(draft, serve=serve, progress=progress)
+    plan = build_plan(draft, facts, serve=serve, force=force)
+    step = plan.step("serve")
+    if check_arguments and draft.serve.extra_args and isinstance(step, ServeStep):
+        from quantui.runtime.capabilities import engine_capabilities
+
+        engine = chosen_engine(draft.engine, facts.hardware)
+        capabilities = engine_capabilities(engine, cancel=cancel, on_event=on_event)
+        capabilities.check_arguments(step.argv[len(server_program(plan.engine)) :])
+    return plan, facts
+
+
+def _adapter(draft: Draft, progress: Progress | None) -> AdapterSpec | None:
+    if draft.adapter.id is None:
+        return None
+    return resolve_adapter(
+        draft.adapter.id,
+        draft.adapter.revision,
+        four_bit=_FOUR_BIT[draft.adapter.trained_in_4bit],
+        progress=progress,
+    )
+
+
+def _base(draft: Draft, adapter: AdapterSpec | None) -> str:
+    """The base to use: the draft's, else the one the adapter names, in 16 bit where that is a 4-bit copy."""
+    if draft.model.id:
+        return draft.model.id
+    if adapter is None:
+        raise QuantuiError("profile.no-model", "No model is named.", fix="Set model.id.")
+    named = base_of(adapter)
+    return sixteen_bit_base(named) or named
+
+
+def _snapshot(spec: ModelSpec | AdapterSpec) -> str:
+    """Where the Hub cache will hold the snapshot (huggingface_hub's documented layout)."""
+    from huggingface_hub import constants
+
+    folder = "--".join(["models", *spec.ref.split("/")])
+    return str(Path(constants.HF_HUB_CACHE) / folder / "snapshots" / (spec.revision or "main"))

@@ -1,0 +1,308 @@
+"""The runner: does what a plan says, and yields everything that happens.
+
+One iterator serves every face: the wizard's thread worker posts what it yields, headless prints it. It owns the
+order, the cascade GPU, CPU, unmerged, and the end: however it ends, no process of the run is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantui import __version__
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.events import (
+    Answered,
+    Measured,
+    Notice,
+    RunEvent,
+    RunFinished,
+    RunStarted,
+    StepFailed,
+    StepFinished,
+    StepReused,
+    StepStarted,
+)
+from quantui.domain.memory import GIB
+from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep
+from quantui.runtime.artifacts import Artifact, ArtifactStore
+from quantui.runtime.recorder import Recorder, RunFolder, clear_abandoned, release
+from quantui.runtime.run_context import RunContext
+from quantui.runtime.server import Server, hold, start_server, stop_server
+from quantui.runtime.worker_run import run_worker
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Generator, Iterator
+
+    from quantui.domain.plan import Plan
+
+_NEXT_DEVICE = frozenset(
+    {"merge.not-enough-memory", "worker.out-of-memory", "worker.died", "merge.no-gpu"}
+)
+"""Errors of a merge that another device may not have."""
+
+
+class Runner:
+    """Runs one plan once.
+
+    ``hold_server``: after the check keep serving until cancelled; otherwise stop the server then.
+    """
+
+    def __init__(self, plan: Plan, cancel: threading.Event, *, hold_server: bool = True) -> None:
+        self.plan = plan
+        self.hold_server = hold_server
+        self.store = ArtifactStore()
+        self.folder = RunFolder.create()
+        self.results: dict[str, dict[str, Any]] = {}
+        self._context = RunContext(self.folder, cancel)
+        self._server: Server | None = None
+        self._unmerged = False
+        self._served = False
+
+    def run(self) -> Iterator[RunEvent]:
+        """All events of the run, recorded as they are yielded. The last one is RunFinished.
+
+        Closing the iterator early stops the run as a cancel does.
+        """
+        recorder = Recorder(self.folder)
+        try:
+            for event in self._run():
+                recorder.write(event)
+                yield event
+        finally:
+            recorder.close()
+
+    def _run(self) -> Iterator[RunEvent]:
+        started = time.monotonic()
+        error: QuantuiError | None = None
+        yield RunStarted(
+            at=time.time(),
+            run_id=self.folder.run_id,
+            steps=tuple((step.id, step.title) for step in self.plan.steps),
+            directory=str(self.folder.path),
+            quantui_version=__version__,
+        )
+        for run_id, count in clear_abandoned():
+            text = f"Stopped {count} processes that run {run_id} had left behind."
+            yield Notice(at=time.time(), level="warning", text=text)
+        for text in self.plan.notices:
+            yield Notice(at=time.time(), level="info", text=text)
+        self._context.start()
+        try:
+            for step in self.plan.steps:
+                yield from self._step(step)
+            if self._server is not None and self.hold_server:
+                self._served = True
+                yield from hold(self._context, self._server)
+        except QuantuiError as caught:
+            error = caught
+        except OSError as caught:
+            error = _os_error(caught)
+        finally:
+            # Reached on GeneratorExit too, when nothing may be yielded any more.
+            if self._server is not None and sys.exc_info()[0] is GeneratorExit:
+                self._server.process.close()
+            elif self._server is not None:
+                yield from stop_server(self._context, self._server)
+            self._context.close()
+            release(self.folder)
+            if error is None or error.code == "run.cancelled":
+                self._clean_up()
+        cancelled = error is not None and error.code == "run.cancelled"
+        yield RunFinished(
+            at=time.time(),
+            outcome="ok" if error is None else "cancelled" if cancelled else "failed",
+            exit_code=int(ExitCode.OK if error is None else error.exit_code),
+            seconds=time.monotonic() - started,
+            error=None if error is None else error.to_dict(),
+        )
+
+    def _step(self, step: DownloadStep | MergeStep | ServeStep | CheckStep) -> Iterator[RunEvent]:
+        started = time.monotonic()
+        try:
+            if isinstance(step, DownloadStep):
+                yield StepStarted(at=time.time(), step=step.id)
+                result = yield from run_worker(self._context, step.id, step.argv, step.job)
+            elif isinstance(step, MergeStep):
+                result = yield from self._merge(step)
+            elif isinstance(step, ServeStep):
+                yield StepStarted(at=time.time(), step=step.id, detail=self.plan.engine.python)
+                self._server = yield from start_server(self._context, step, unmerged=self._unmerged)
+                result = dict(self._server.figures)
+            else:
+                yield StepStarted(at=time.time(), step=step.id)
+                result = yield from self._check(step)
+        except QuantuiError as error:
+            yield StepFailed(at=time.time(), step=step.id, error=error.to_dict(), final=True)
+            raise
+        self.results[step.id] = result
+        yield StepFinished(
+            at=time.time(), step=step.id, seconds=time.monotonic() - started, result=result
+        )
+
+    def _merge(self, step: MergeStep) -> Generator[RunEvent, None, dict[str, Any]]:
+        with self.store.exclusive(step.artifact, self._context.cancelled):
+            found = None if step.recreate else self.store.find(step.artifact)
+            if found is not None:
+                yield StepReused(at=time.time(), step=step.id, artifact=str(found.path))
+                return {"reused": True, "path": str(found.path), **found.record["made"]}
+            error: QuantuiError | None = None
+            for device in step.devices:
+                yield StepStarted(at=time.time(), step=step.id, detail=device)
+                try:
+                    made = yield from self._merge_on(step, device)
+                except QuantuiError as caught:
+                    if caught.code not in _NEXT_DEVICE:
+                        raise
+                    error = caught
+                    yield StepFailed(
+                        at=time.time(), step=step.id, error=caught.to_dict(), final=False
+                    )
+                else:
+                    return {"reused": False, **made.record["made"], "path": str(made.path)}
+        assert error is not None
+        if not step.serve_lora_on_failure:
+            raise error
+        self._unmerged = True
+        text = "No device could merge; vLLM serves the base with the adapter beside it."
+        yield Notice(at=time.time(), step=step.id, level="warning", text=text)
+        return {"unmerged": True}
+
+    def _merge_on(self, step: MergeStep, device: str) -> Generator[RunEvent, None, Artifact]:
+        staged = self.store.stage(step.artifact, step.bytes)
+        job = {**step.job, "out": str(staged), "device": device}
+        environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        try:
+            result = yield from run_worker(self._context, step.id, step.argv, job, env=environment)
+            result.pop("path", None)
+            return self.store.commit(step.artifact, staged, {**result, "device": device})
+        except BaseException:
+            self.store.discard(step.artifact)
+            raise
+
+    def _check(self, step: CheckStep) -> Generator[RunEvent, None, dict[str, Any]]:
+        server = self._server
+        assert server is not None
+        job = {
+            "url": server.url,
+            "model": server.step.served_name,
+            "prompt": step.prompt,
+            "max_tokens": step.max_tokens,
+            "text": None if step.text is None else str(Path(step.text).expanduser().absolute()),
+            "max_perplexity": step.max_perplexity,
+        }
+        environment = {}
+        if server.step.api_key_env:
+            from quantui.runtime.server import api_key
+
+            environment["VLLM_API_KEY"] = api_key(server.step)
+        worker = Path(__file__).parent.parent / "engines" / "workers" / "check_endpoint.py"
+        result = yield from run_worker(
+            self._context, step.id, (sys.executable, str(worker)), job, env=environment
+        )
+        answer = result["answer"]
+        yield Answered(
+            at=time.time(),
+            prompt=step.prompt,
+            text=answer["text"],
+            tokens=answer["tokens"],
+            seconds=answer["seconds"],
+        )
+        yield from self._measured(server, result)
+        return result
+
+    def _measured(self, server: Server, result: dict[str, Any]) -> Iterator[RunEvent]:
+        """vLLM's own figures beside the estimate."""
+        estimate, at = self.plan.estimate, time.time()
+        figures, answer = server.figures, result["answer"]
+        log = "vLLM's log"
+        if "weight_memory" in figures:
+            value = figures["weight_memory"] * GIB
+            yield Measured(
+                at=at,
+                name="weights",
+                value=value,
+                unit="bytes",
+                source=log,
+                predicted=float(estimate.weight_bytes),
+            )
+        tokens = result.get("kv_cache_tokens") or figures.get("kv_cache_tokens")
+        if tokens:
+            yield Measured(
+                at=at,
+                name="KV cache",
+                value=float(tokens),
+                unit="tokens",
+                source="vLLM's /metrics",
+                predicted=float(estimate.kv_cache_tokens),
+            )
+        if self.plan.engine.on_cpu and self._context.server_tree_bytes:
+            yield Measured(
+                at=at,
+                name="RAM of vLLM",
+                value=float(self._context.server_tree_bytes),
+                unit="bytes",
+                source="resident minus shared, /proc",
+                predicted=float(estimate.total_bytes),
+            )
+        if answer.get("first_token_seconds") is not None:
+            yield Measured(
+                at=at,
+                name="first token",
+                value=answer["first_token_seconds"],
+                unit="s",
+                source="one streamed request",
+            )
+            after = answer["seconds"] - answer["first_token_seconds"]
+            if answer["tokens"] > 1 and after > 0:
+                yield Measured(
+                    at=at,
+                    name="decoding",
+                    value=(answer["tokens"] - 1) / after,
+                    unit="tokens/s",
+                    source="one streamed request",
+                )
+        if "perplexity" in result:
+            yield Measured(
+                at=at,
+                name="perplexity",
+                value=result["perplexity"]["perplexity"],
+                unit="",
+                source=f"{result['perplexity']['tokens']} tokens of check.text, served",
+            )
+
+    def _clean_up(self) -> None:
+        """``cleanup.after_run = "delete-merged"``, once a server that used the model has stopped."""
+        merge = self.plan.step("merge")
+        if (
+            self.plan.draft.cleanup.after_run == "delete-merged"
+            and isinstance(merge, MergeStep)
+            and self.plan.step("serve") is not None
+        ):
+            self.store.delete(merge.artifact)
+
+
+def _os_error(error: OSError) -> QuantuiError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = error.filename or ""
+        with contextlib.suppress(OSError):
+            where = f"{where} ({shutil.disk_usage(Path(where).parent).free} bytes free)"
+        return QuantuiError(
+            "disk.full",
+            "The disk is full.",
+            where,
+            "Free space and run again.",
+            ExitCode.DOES_NOT_FIT,
+        )
+    return QuantuiError(
+        "run.os-error",
+        f"{error.strerror or error}: {error.filename or ''}".strip(": "),
+        fix="See that the folder exists and may be written.",
+        exit_code=ExitCode.DOES_NOT_FIT,
+    )
