@@ -1,0 +1,39 @@
+"""What the end-to-end tests share: the workers' interpreter, and a demo model made once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from pathlib import Path
+
+import platformdirs
+import pytest
+from fixtures.worker_runs import WORKERS, Worker
+
+
+@pytest.fixture(scope="session")
+def worker(request: pytest.FixtureRequest) -> Worker:
+    """Workers run by QUANTUI_TEST_WORKER_PYTHON, which needs no vLLM, or else by the real engine."""
+    python = os.environ.get("QUANTUI_TEST_WORKER_PYTHON")
+    return Worker(python or str(request.getfixturevalue("engine").python))
+
+
+@pytest.fixture(scope="session")
+def demo(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo folder, made by its worker and kept until the worker's sources change."""
+    digest = hashlib.sha256()
+    for source in (WORKERS / "make_demo.py", *sorted((WORKERS / "demo_model").glob("*.py"))):
+        digest.update(source.read_bytes())
+    cache = Path(
+        os.environ.get("QUANTUI_TEST_CACHE") or platformdirs.user_cache_dir("quantui-tests")
+    )
+    out = cache / f"demo-{digest.hexdigest()[:16]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    # Two test sessions at once make it once.
+    with (cache / "demo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            job = {"out": str(out)}
+            assert worker.run("make_demo", job, tmp_path_factory.mktemp("demo")).result
+    return out
