@@ -12,9 +12,11 @@ proven, with ``merge_proof.json`` in it, or not at all.
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib.util
 import json
+import os
 import resource
 import threading
 import time
@@ -128,10 +130,7 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     del wrapped, model
 
     wire.phase("write")
-    expected_bytes = sum(p.numel() * p.element_size() for p in merged.parameters())
-    with reporting(expected_bytes, lambda: folder_bytes(folder)), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        merged.save_pretrained(folder, max_shard_size=shard)
+    write_weights(merged, folder, shard)
     side_files.write_config(source.config, merged, folder)
     choice = job.get("tokenizer_from") or "auto"
     taken = side_files.copy_side_files(source.folder, adapter.folder, folder, choice)
@@ -140,11 +139,6 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     del merged
     gc.collect()
     found = verify(proof, source, folder, before, load)
-    versions = {
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-    }
     summary = {
         "tensors_changed": len(proof.delta_norms),
         "tensors_untouched": found["untouched_identical"] + len(found["converted"]),
@@ -156,11 +150,35 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
             "tokenizer_files_from_adapter": taken,
             **found,
         },
-        "versions": versions,
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "peft": peft.__version__,
+        },
     }
     text = json.dumps({**summary, "delta_norms": proof.delta_norms}, indent=2)
     (folder / "merge_proof.json").write_text(text + "\n", encoding="utf-8")
     return summary
+
+
+def write_weights(merged: Any, folder: Path, shard: int) -> None:  # noqa: ANN401
+    """Save ``merged`` as safetensors in shards of at most ``shard`` bytes.
+
+    Raises:
+        OSError: The disk is full; safetensors has an error of its own for that.
+    """
+    from safetensors import SafetensorError
+
+    expected = sum(p.numel() * p.element_size() for p in merged.parameters())
+    try:
+        with reporting(expected, lambda: folder_bytes(folder)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            merged.save_pretrained(folder, max_shard_size=shard)
+    except SafetensorError as error:
+        for number in (errno.ENOSPC, errno.EDQUOT):
+            if f"os error {number})" in str(error):
+                raise OSError(number, os.strerror(number), str(folder)) from error
+        raise
 
 
 def verify(

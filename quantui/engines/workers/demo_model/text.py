@@ -129,9 +129,7 @@ def _short_answers() -> list[str]:
             if sentence and sentence not in seen:
                 seen.add(sentence)
                 question = f"What is {name}?" if is_class else f"What does {name} do?"
-                texts.append(
-                    question_and_answer(question, f"In short: {sentence} Try help({name}).")
-                )
+                texts.append(question_and_answer(question, f"In short: {sentence} That is all."))
     return texts
 
 

@@ -1,8 +1,9 @@
 """Show that a merge is right, independently of what made it.
 
 Rows of every touched tensor are computed again in float64 from the base's values and the adapter's
-file, with this module's own reading of the adapter's scale; a row's error is measured in units in the
-last place (ulp) of the result's dtype. Untouched tensors are compared with the base's files bit by bit.
+file, with this module's own reading of the adapter's scale; the error is measured in units in the
+last place (ulp) that the result's dtype has at the size of the summed terms. Untouched tensors are
+compared with the base's files bit by bit.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ class Proof:
         # Half a unit for the one rounding, and float32 arithmetic, whose error is relative to the
         # terms and not to their sum, which may be near zero.
         allowed = 0.5001 * ulp + 16 * torch.finfo(torch.float32).eps * magnitude
+        worst = float((error / _ulp(magnitude, after.dtype)).max())
         if not bool((error <= allowed).all()):
-            worst = float((error / ulp).max())
-            raise failed(f"{name} is off by {worst:.1f} units in the last place.")
+            raise failed(f"{name} is off by {worst:.1f} units in the last place of its terms.")
         self.rows += len(rows)
-        self.max_ulp = max(self.max_ulp, float((error / ulp).max()))
+        self.max_ulp = max(self.max_ulp, worst)
         self.values += picked.numel()
         self.nearest += int((picked == value.to(after.dtype)).sum())
 
@@ -154,7 +155,7 @@ class Proof:
                 self.rows += len(rows)
 
     def sampled_facts(self) -> dict[str, Any]:
-        """How near the sampled rows are to float64; where terms cancel, an ulp is a tiny thing."""
+        """How near the sampled rows are to what float64 gives."""
         return {
             "sampled_rows": self.rows,
             "max_ulp": round(self.max_ulp, 4),
