@@ -11,6 +11,16 @@ import platformdirs
 import pytest
 from fixtures.worker_runs import WORKERS, Worker
 
+MAKING_THE_DEMO = 1500
+"""Seconds: two minutes of two quiet cores, and far more on a machine that does other things too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test comes first may have to make the demo."""
+    for item in items:
+        if "demo" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(MAKING_THE_DEMO + 600))
+
 
 @pytest.fixture(scope="session")
 def worker(request: pytest.FixtureRequest) -> Worker:
@@ -35,5 +45,6 @@ def demo(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not out.exists():
             job = {"out": str(out)}
-            assert worker.run("make_demo", job, tmp_path_factory.mktemp("demo")).result
+            folder = tmp_path_factory.mktemp("demo")
+            assert worker.run("make_demo", job, folder, timeout=MAKING_THE_DEMO).result
     return out

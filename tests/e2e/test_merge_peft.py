@@ -52,7 +52,7 @@ def merged(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Merged:
 
 EXACT = (
     "plain", "tied-untouched", "head-tied", "embedding-tied", "head-saved-tied", "tokens-tied",
-    "embedding", "dora", "rslora", "patterns", "gpt2", "biases", "ia3",
+    "embedding", "dora", "rslora", "patterns", "gpt2", "biases", "resized", "ia3",
 )  # fmt: skip
 
 

@@ -119,11 +119,23 @@ def attach(model: Any, adapter: Adapter, device: str) -> PeftModel:  # noqa: ANN
             exit_code=2,
             detail=tuple(lines[1:5]),
         ) from error
-    if len(loaded.unexpected_keys) >= len(adapter.tensors):
-        raise _no_match(adapter, tuple(loaded.unexpected_keys[:3]))
-    if loaded.missing_keys or loaded.unexpected_keys:
-        raise _unmatched(adapter, loaded.missing_keys, loaded.unexpected_keys)
+    unexpected = [key for key in loaded.unexpected_keys if not _is_repeated(adapter, key)]
+    if len(unexpected) >= len(adapter.tensors):
+        raise _no_match(adapter, tuple(unexpected[:3]))
+    if loaded.missing_keys or unexpected:
+        raise _unmatched(adapter, loaded.missing_keys, unexpected)
     return wrapped.eval()
+
+
+def _is_repeated(adapter: Adapter, key: str) -> bool:
+    """Whether ``key`` repeats another: PEFT 0.21 writes a saved, resized embedding twice."""
+    import torch
+
+    other = adapter.tensors.get(key.replace(".modules_to_save.", "."))
+    own = adapter.tensors.get(key)
+    if ".modules_to_save." not in key or own is None or other is None:
+        return False
+    return torch.equal(own, other)
 
 
 def _no_match(adapter: Adapter, detail: tuple[str, ...]) -> WorkerError:
@@ -155,7 +167,19 @@ def _unmatched(adapter: Adapter, missing: list[str], unexpected: list[str]) -> W
 
 def replaced_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     """Whole tensors that the adapter brings, by the name of the base's tensor they replace."""
-    marks = ("lora_", "trainable_tokens_", "ia3_", "hada_", "lokr_", "vera_", "oft_", "boft_")
+    # A saved module's original is the base's, and its copy under modules_to_save is a repetition.
+    marks = (
+        ".original_module.",
+        ".modules_to_save.",
+        "lora_",
+        "trainable_tokens_",
+        "ia3_",
+        "hada_",
+        "lokr_",
+        "vera_",
+        "oft_",
+        "boft_",
+    )
     if not adapter.is_lora:
         marks = (*marks, f"{adapter.config['peft_type'].lower()}_")
     return {
