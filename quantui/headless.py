@@ -72,8 +72,6 @@ class Lines:
         """Print what is news, and refresh the living line five times a second."""
         for line in describe(event, state):
             self._console.print(line, overflow="fold")
-        if isinstance(event, ServerReady) and self._status and state.current is None:
-            self._status.stop()
         if self._status and time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
             self._status.update(living_line(state, time.time()))

@@ -73,7 +73,7 @@ def run_plan(plan: Plan, cancel: threading.Event, *, hold: bool, as_json: bool) 
     if state.finished is not None and state.finished.error is not None:
         from quantui.cli.output import print_error
 
-        print_error(QuantuiError.from_dict(state.finished.error))
+        print_error(QuantuiError.from_dict(state.finished.error), as_json=as_json)
     if not as_json and state.directory:
         out.print(f"  record: {state.directory}")
     return state

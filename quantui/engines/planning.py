@@ -44,6 +44,7 @@ class Facts:
     adapter: AdapterSpec | None
     hardware: HardwareReport
     engine: EngineFacts
+    merge_engine: EngineFacts
     artifacts_dir: str
     workers_dir: str
     port: int
@@ -196,8 +197,8 @@ def _merge_step(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...]) -> MergeStep:
             "base": model.fingerprint,
             "adapter": adapter.fingerprint,
             "producer": MERGE_PRODUCER,
-            "peft": facts.engine.versions.get("peft", "unknown"),
-            "transformers": facts.engine.versions.get("transformers", "unknown"),
+            "peft": facts.merge_engine.versions.get("peft", "unknown"),
+            "transformers": facts.merge_engine.versions.get("transformers", "unknown"),
             "verify": draft.merge.verify,
         },
     )
@@ -205,7 +206,7 @@ def _merge_step(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...]) -> MergeStep:
     return MergeStep(
         id="merge",
         title=f"merge {PurePath(adapter.ref).name} into {PurePath(model.ref).name}",
-        argv=(facts.engine.python, str(PurePath(facts.workers_dir, "merge_peft.py"))),
+        argv=(facts.merge_engine.python, str(PurePath(facts.workers_dir, "merge_peft.py"))),
         job={
             "base": model.path,
             "adapter": adapter.path,

@@ -18,7 +18,7 @@ from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.engines import find_engine
 from quantui.runtime.models import download_job, resolve_adapter, resolve_model
 from quantui.runtime.probe import probe_hardware
-from quantui.runtime.server import check_port, free_port
+from quantui.runtime.server import free_port
 
 if TYPE_CHECKING:
     import threading
@@ -43,7 +43,7 @@ def resolve(
 ) -> Facts:
     """The facts for ``draft``; raises QuantuiError for whatever is missing or wrong.
 
-    The cheap and likely mistakes come first: method, port and check text before the Hub is asked.
+    The cheap and likely mistakes come first: method and check text before the Hub is asked.
     """
     method(draft.quantization.method)
     if serve:
@@ -53,12 +53,13 @@ def resolve(
                 f"check.text names {draft.check.text}, which is not a file.",
                 fix="Give the path of a text file, or leave it out.",
             )
-        if draft.serve.port:
-            check_port(draft.serve.host, draft.serve.port)
     adapter = _adapter(draft, progress)
     model = resolve_model(_base(draft, adapter), draft.model.revision, progress=progress)
     hardware = hardware or probe_hardware()
-    engine = chosen_engine(draft.engine, hardware, purpose="serve" if serve else "merge")
+    merging = None
+    if adapter is not None:
+        merging = chosen_engine(draft.engine, hardware, purpose="merge")
+    engine = merging if merging and not serve else chosen_engine(draft.engine, hardware)
     jobs: dict[str, dict[str, object]] = {}
     if not model.complete:
         jobs["download-base"] = download_job(model)
@@ -70,17 +71,22 @@ def resolve(
         model=model,
         adapter=adapter,
         hardware=hardware,
-        engine=EngineFacts(
-            engine.name,
-            engine.python,
-            engine.origin,
-            on_cpu=engine.name == CPU_ENGINE,
-            versions=engine.versions,
-        ),
+        engine=_engine_facts(engine),
+        merge_engine=_engine_facts(merging or engine),
         artifacts_dir=str(ArtifactStore().root),
         workers_dir=str(WORKERS),
         port=draft.serve.port or free_port(draft.serve.host),
         download_jobs=jobs,
+    )
+
+
+def _engine_facts(engine: Engine) -> EngineFacts:
+    return EngineFacts(
+        engine.name,
+        engine.python,
+        engine.origin,
+        on_cpu=engine.name == CPU_ENGINE,
+        versions=engine.versions,
     )
 
 

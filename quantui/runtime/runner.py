@@ -33,7 +33,14 @@ from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep
 from quantui.runtime.artifacts import Artifact, ArtifactStore
 from quantui.runtime.recorder import Recorder, RunFolder, clear_abandoned, release
 from quantui.runtime.run_context import RunContext
-from quantui.runtime.server import Server, hold, start_server, stop_server
+from quantui.runtime.server import (
+    Server,
+    api_key,
+    check_can_serve,
+    hold,
+    start_server,
+    stop_server,
+)
 from quantui.runtime.worker_run import run_worker
 
 if TYPE_CHECKING:
@@ -96,8 +103,14 @@ class Runner:
         self._context.start()
         try:
             for step in self.plan.steps:
+                if isinstance(step, ServeStep):
+                    # Before the hours a merge may take, not after them.
+                    check_can_serve(step)
+            for step in self.plan.steps:
                 yield from self._step(step)
             if self._server is not None and self.hold_server:
+                text = f"Serving {self._server.step.served_name} at {self._server.url}/v1 until stopped."
+                yield Notice(at=time.time(), level="info", text=text)
                 self._served = True
                 yield from hold(self._context, self._server)
         except QuantuiError as caught:
@@ -199,8 +212,6 @@ class Runner:
         }
         environment = {}
         if server.step.api_key_env:
-            from quantui.runtime.server import api_key
-
             environment["VLLM_API_KEY"] = api_key(server.step)
         worker = Path(__file__).parent.parent / "engines" / "workers" / "check_endpoint.py"
         result = yield from run_worker(

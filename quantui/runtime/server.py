@@ -88,6 +88,13 @@ def check_port(host: str, port: int) -> None:
         ) from None
 
 
+def check_can_serve(step: ServeStep) -> None:
+    """Raise for what would keep the server from starting whatever the model: its port, its key."""
+    check_port(step.host, step.port)
+    if step.api_key_env:
+        api_key(step)
+
+
 def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
