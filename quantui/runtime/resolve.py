@@ -46,13 +46,12 @@ def resolve(
     The cheap and likely mistakes come first: method and check text before the Hub is asked.
     """
     method(draft.quantization.method)
-    if serve:
-        if draft.check.text and not Path(draft.check.text).is_file():
-            raise QuantuiError(
-                "check.no-text",
-                f"check.text names {draft.check.text}, which is not a file.",
-                fix="Give the path of a text file, or leave it out.",
-            )
+    if serve and draft.check.text and not Path(draft.check.text).is_file():
+        raise QuantuiError(
+            "check.no-text",
+            f"check.text names {draft.check.text}, which is not a file.",
+            fix="Give the path of a text file, or leave it out.",
+        )
     adapter = _adapter(draft, progress)
     model = resolve_model(_base(draft, adapter), draft.model.revision, progress=progress)
     hardware = hardware or probe_hardware()
