@@ -25,8 +25,9 @@ DEFAULT_UTILIZATION = 0.92
 """vLLM 0.32's own default of --gpu-memory-utilization."""
 CPU_BLOCK_TOKENS = 128
 """KV block of vLLM's CPU backend (vllm/platforms/cpu.py, check_and_update_config, 0.32)."""
-CPU_PROCESSES_BYTES = 2 * GIB
-"""API server, EngineCore and Worker of vLLM 0.32 on the CPU: 0.66 + 0.63 + 0.78 GB resident, measured 2026-11-21."""
+CPU_PROCESSES_BYTES = int(1.35 * GIB)
+"""API server, EngineCore and Worker of vLLM 0.32 on the CPU, resident minus shared: 1.32 GiB with a model of
+4 million parameters and 8 MiB of KV cache, measured 2026-11-21."""
 GPU_CONTEXT_BYTES = GIB
 """CUDA context, workspaces and communication: an allowance, not a measurement."""
 GPU_GRAPHS_BYTES = GIB
