@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from peft_merging.logits import Reference
     from peft_merging.proof import Proof
 
+# Idle threads of torch are not to spin (see make_demo.py). Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 DTYPES = ("bfloat16", "float16", "float32")
 
 
