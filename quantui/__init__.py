@@ -1,3 +1,55 @@
-"""quantui: from a model and a LoRA adapter to a quantized vLLM server that is proven to answer."""
+"""quantui: from a model and a LoRA adapter to a quantized vLLM server that is proven to answer.
+
+The Python calls are loaded when they are first asked for: importing this package costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantui.api import (
+        get_or_create_merged_model,
+        prepare_model_for_vllm,
+        was_trained_in_4bit,
+    )
+    from quantui.domain.errors import ExitCode, QuantuiError
+    from quantui.domain.models import FourBitVerdict
+    from quantui.domain.prepared_model import PreparedModel
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ExitCode",
+    "FourBitVerdict",
+    "PreparedModel",
+    "QuantuiError",
+    "__version__",
+    "get_or_create_merged_model",
+    "prepare_model_for_vllm",
+    "was_trained_in_4bit",
+]
+
+_HOMES = {
+    "ExitCode": "quantui.domain.errors",
+    "FourBitVerdict": "quantui.domain.models",
+    "PreparedModel": "quantui.domain.prepared_model",
+    "QuantuiError": "quantui.domain.errors",
+    "get_or_create_merged_model": "quantui.api",
+    "prepare_model_for_vllm": "quantui.api",
+    "was_trained_in_4bit": "quantui.api",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -117,12 +117,16 @@ class Evidence:
 class FourBitVerdict:
     """Was the adapter trained on a 4-bit base? ``answer`` None means that nothing tells.
 
-    ``overridden`` is set when the user's word decided; the evidence is kept beside it.
+    ``overridden`` is set when the user's word decided; the evidence is kept beside it. True in a
+    condition only when the answer is yes: an unknown counts as no there, and is told by ``answer``.
     """
 
     answer: bool | None
     evidence: tuple[Evidence, ...] = ()
     overridden: bool = False
+
+    def __bool__(self) -> bool:
+        return self.answer is True
 
     @property
     def conflicting(self) -> bool:

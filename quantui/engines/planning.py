@@ -23,7 +23,11 @@ from quantui.domain.plan import (
     ServeStep,
     Step,
 )
-from quantui.engines.vllm_server import server_argv, server_environment
+from quantui.engines.vllm_server import (
+    quantization_argument,
+    server_argv,
+    server_environment,
+)
 
 if TYPE_CHECKING:
     from quantui.domain.draft import Draft
@@ -90,7 +94,6 @@ def build_plan(draft: Draft, facts: Facts, *, serve: bool = True, force: bool = 
     # A merge, or the method, leaves the size as the base's: the estimate holds for both.
     name = served_name(draft, facts)
     if serve:
-        argument = "" if facts.model.quantization else chosen.argument
         command = partial(
             server_argv,
             draft,
@@ -98,7 +101,7 @@ def build_plan(draft: Draft, facts: Facts, *, serve: bool = True, force: bool = 
             estimate,
             served_name=name,
             port=facts.port,
-            quantization_argument=argument,
+            quantization_argument=quantization_argument(facts.model, chosen),
         )
         steps.append(
             ServeStep(

@@ -9,7 +9,8 @@ from quantui.engines.capabilities import as_command_line
 if TYPE_CHECKING:
     from quantui.domain.draft import Draft
     from quantui.domain.memory import MemoryEstimate
-    from quantui.domain.models import AdapterSpec
+    from quantui.domain.methods import Method
+    from quantui.domain.models import AdapterSpec, ModelSpec
     from quantui.domain.plan import EngineFacts
 
 # vLLM compiles LoRA kernels for these ranks only (vllm/config/lora.py, MaxLoRARanks).
@@ -27,6 +28,41 @@ def server_program(engine: EngineFacts) -> tuple[str, ...]:
     return (engine.python, "-m", "vllm.entrypoints.openai.api_server")
 
 
+def quantization_argument(model: ModelSpec, chosen: Method) -> str:
+    """The value of ``quantization``: empty for a quantized checkpoint, whose format vLLM detects itself."""
+    return "" if model.quantization else chosen.argument
+
+
+def engine_arguments(
+    draft: Draft,
+    engine: EngineFacts,
+    estimate: MemoryEstimate,
+    *,
+    quantization_argument: str,
+) -> dict[str, object]:
+    """What vLLM's engine is told besides the model, by the keyword names of ``vllm.LLM``.
+
+    The one place where it is decided: the server's command line and the Python calls are made from it.
+    What stays at vLLM's default is left out.
+    """
+    serve = draft.serve
+    arguments: dict[str, object] = {
+        "max_model_len": estimate.max_model_len,
+        "tensor_parallel_size": serve.tensor_parallel if serve.tensor_parallel > 1 else None,
+        "dtype": serve.dtype if serve.dtype != "auto" else None,
+        "quantization": quantization_argument or None,
+        "max_num_seqs": serve.max_num_seqs,
+        "enforce_eager": True if serve.enforce_eager else None,
+        "trust_remote_code": True if draft.model.trust_remote_code else None,
+    }
+    if engine.on_cpu or serve.kv_cache_gib is not None:
+        # On the CPU vLLM would take 92 % of all RAM for its cache, and refuse when it is not free.
+        arguments["kv_cache_memory_bytes"] = estimate.kv_cache_bytes
+    else:
+        arguments["gpu_memory_utilization"] = estimate.utilization
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def server_argv(
     draft: Draft,
     engine: EngineFacts,
@@ -39,34 +75,25 @@ def server_argv(
     lora: tuple[AdapterSpec, str] | None = None,
 ) -> tuple[str, ...]:
     """The whole command. ``lora`` (adapter, its folder) serves the adapter unmerged beside its base."""
-    serve = draft.serve
     options: dict[str, object] = {
         "model": model_path,
-        "served-model-name": served_name if lora is None else f"{served_name}-base",
-        "host": serve.host,
+        "served_model_name": served_name if lora is None else f"{served_name}-base",
+        "host": draft.serve.host,
         "port": port,
-        "max-model-len": estimate.max_model_len,
-        "tensor-parallel-size": serve.tensor_parallel if serve.tensor_parallel > 1 else None,
-        "dtype": serve.dtype if serve.dtype != "auto" else None,
-        "quantization": quantization_argument or None,
-        "max-num-seqs": serve.max_num_seqs,
-        "enforce-eager": True if serve.enforce_eager else None,
-        "trust-remote-code": True if draft.model.trust_remote_code else None,
+        **engine_arguments(draft, engine, estimate, quantization_argument=quantization_argument),
     }
-    if engine.on_cpu or serve.kv_cache_gib is not None:
-        # On the CPU vLLM would take 92 % of all RAM for its cache, and refuse when it is not free.
-        options["kv-cache-memory-bytes"] = estimate.kv_cache_bytes
-    else:
-        options["gpu-memory-utilization"] = estimate.utilization
     if lora is not None:
         adapter, folder = lora
         rank = adapter.rank or 16
-        options["enable-lora"] = True
-        options["max-lora-rank"] = next((size for size in _LORA_RANKS if size >= rank), rank)
-        options["lora-modules"] = f"{served_name}={folder}"
-    given = {name.replace("_", "-") for name in serve.extra_args}
+        options["enable_lora"] = True
+        options["max_lora_rank"] = next((size for size in _LORA_RANKS if size >= rank), rank)
+        options["lora_modules"] = f"{served_name}={folder}"
+    given = {name.lstrip("-").replace("-", "_") for name in draft.serve.extra_args}
     kept = {name: value for name, value in options.items() if name not in given}
-    return (*server_program(engine), *as_command_line({**kept, **serve.extra_args}))
+    return (
+        *server_program(engine),
+        *as_command_line({**kept, **draft.serve.extra_args}),
+    )
 
 
 def server_environment(draft: Draft, *, on_cpu: bool) -> dict[str, str]:
