@@ -119,9 +119,10 @@ class Keeper:
             if os.getppid() != keeper:
                 os._exit(125)
 
-        log = os.open(self.job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log: int | None = None
         events: int | None = self.job["events_fd"]
         try:
+            log = os.open(self.job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             child = subprocess.Popen(
                 self.job["argv"],
                 env=self.job["env"],
@@ -134,12 +135,16 @@ class Keeper:
                 preexec_fn=die_with_keeper,  # noqa: PLW1509 - this program has one thread
             )
         except OSError as error:
-            self.status(failed=f"{error.strerror}: {self.job['argv'][0]}")
+            self.status(failed=f"{error.strerror}: {error.filename or self.job['argv'][0]}")
+            return None
+        except ValueError as error:
+            # A null byte in an argument: no program can be given one.
+            self.status(failed=str(error))
             return None
         finally:
-            os.close(log)
-            if events is not None:
-                os.close(events)
+            for fd in (log, events):
+                if fd is not None:
+                    os.close(fd)
         self.status(started=child.pid)
         return child
 

@@ -102,6 +102,7 @@ class KeptProcess:
             os.close(fd)
         os.set_blocking(self._status_read, False)
         self._buffer = b""
+        self._closed = False
         self._status = Status()
         assert self._keeper.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._keeper.stdin as pipe:
@@ -118,8 +119,12 @@ class KeptProcess:
         return self._status_read
 
     def status(self) -> Status:
-        """The newest state, without waiting."""
-        with contextlib.suppress(BlockingIOError, OSError):
+        """The newest state, without waiting; after :meth:`close` the last one."""
+        if self._closed:
+            return self._status
+        # Asked before the pipe is read: what a keeper said just before its end is then not missed.
+        ended = self._keeper.poll() is not None
+        with contextlib.suppress(BlockingIOError):
             while data := os.read(self._status_read, 65536):
                 self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
@@ -131,7 +136,7 @@ class KeptProcess:
                 gone=told.get("gone", self._status.gone),
                 failed=told.get("failed", self._status.failed),
             )
-        if not self._status.gone and self._keeper.poll() is not None:
+        if ended and not self._status.gone:
             # The keeper itself was killed; the child died with it, its orphans have not.
             self._kill_marked()
             self._status = Status(
@@ -144,8 +149,9 @@ class KeptProcess:
 
     def request_stop(self) -> None:
         """Begin the stop plan; returns at once."""
-        with contextlib.suppress(OSError):
-            os.write(self._lifeline, b"S")
+        if not self._closed:
+            with contextlib.suppress(OSError):
+                os.write(self._lifeline, b"S")
 
     def wait_gone(self, timeout: float | None = None) -> Status:
         """Wait until no process of the child is left; raises TimeoutError after ``timeout`` seconds."""
@@ -161,7 +167,12 @@ class KeptProcess:
         return keeper.descendants(self._keeper.pid)
 
     def close(self, timeout: float = 15.0) -> Status:
-        """Stop, wait, and release the pipes. Whatever outlives ``timeout`` seconds is killed."""
+        """Stop, wait, and release the pipes. Whatever outlives ``timeout`` seconds is killed.
+
+        Closing again does nothing: the numbers of the pipes may be another file's by then.
+        """
+        if self._closed:
+            return self._status
         self.request_stop()
         try:
             state = self.wait_gone(timeout)
@@ -171,10 +182,10 @@ class KeptProcess:
             self._kill_marked()
             state = self.status()
         self._keeper.wait()
+        self._closed = True
         for fd in (self._lifeline, self._status_read, self.events_fd):
             if fd is not None:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+                os.close(fd)
         self.events_fd = None
         return state
 
