@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quantui.domain.plan import Plan
     from quantui.domain.run_state import RunState
     from quantui.engines.planning import Facts
+    from quantui.runtime.resolve import Inputs
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,14 +29,17 @@ def run(args: argparse.Namespace) -> int:
     from quantui.engines.recording import differences
     from quantui.headless import cancel_on_signals
     from quantui.runtime.profile_file import load_profile
+    from quantui.runtime.resolve import look_up
 
     draft = apply_overrides(load_profile(Path(args.profile)), args.assignments)
     serve = not args.prepare_only
     looking = args.check or args.dry_run
     with cancel_on_signals() as cancel:
+        # Before an engine is asked for: a wrong name is told at once, not after an install.
+        inputs = look_up(draft, serve=serve)
         if not looking:
             ensure_engine(draft, cancel=cancel, yes=args.yes)
-        plan, facts = _plan(draft, serve=serve, force=args.force, cancel=cancel)
+        plan, facts = _plan(draft, inputs, serve=serve, force=args.force, cancel=cancel)
         changed = differences(draft, facts, plan)
         if args.check:
             return _print_check(plan, changed, as_json=args.json)
@@ -48,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     return exit_code(state)
 
 
-def _plan(draft: Draft, *, serve: bool, force: bool, cancel: threading.Event) -> tuple[Plan, Facts]:
+def _plan(
+    draft: Draft, inputs: Inputs, *, serve: bool, force: bool, cancel: threading.Event
+) -> tuple[Plan, Facts]:
     from quantui.runtime.resolve import plan_for
 
     out = console(stderr=True)
@@ -56,7 +62,7 @@ def _plan(draft: Draft, *, serve: bool, force: bool, cancel: threading.Event) ->
     def tell(event: dict[str, object]) -> None:
         out.print(f"  · asking the engine what it supports: {sanitize(str(event.get('name', '')))}")
 
-    return plan_for(draft, serve=serve, force=force, cancel=cancel, on_event=tell)
+    return plan_for(draft, serve=serve, force=force, cancel=cancel, on_event=tell, inputs=inputs)
 
 
 def run_plan(plan: Plan, cancel: threading.Event, *, hold: bool, as_json: bool) -> RunState:

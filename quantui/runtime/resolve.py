@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantui.domain.adapter_match import base_of
+from quantui.domain.adapter_match import base_of, check_adapter_fits
 from quantui.domain.errors import QuantuiError
 from quantui.domain.four_bit import sixteen_bit_base
 from quantui.domain.methods import method
@@ -34,16 +34,19 @@ WORKERS = Path(__file__).parent.parent / "engines" / "workers"
 _FOUR_BIT = {"auto": None, "yes": True, "no": False}
 
 
-def resolve(
-    draft: Draft,
-    *,
-    serve: bool = True,
-    hardware: HardwareReport | None = None,
-    progress: Progress | None = None,
-) -> Facts:
-    """The facts for ``draft``; raises QuantuiError for whatever is missing or wrong.
+@dataclass(frozen=True)
+class Inputs:
+    """The model and the adapter that a draft names, found to belong together."""
 
-    The cheap and likely mistakes come first: method and check text before the Hub is asked.
+    model: ModelSpec
+    adapter: AdapterSpec | None
+
+
+def look_up(draft: Draft, *, serve: bool = True, progress: Progress | None = None) -> Inputs:
+    """What ``draft`` works on. Needs no engine: nobody installs one to learn of a misspelt name.
+
+    Raises QuantuiError for whatever is missing or wrong. The cheap and likely mistakes come first:
+    method and check text before the Hub is asked.
     """
     method(draft.quantization.method)
     if serve and draft.check.text and not Path(draft.check.text).is_file():
@@ -54,6 +57,25 @@ def resolve(
         )
     adapter = _adapter(draft, progress)
     model = resolve_model(_base(draft, adapter), draft.model.revision, progress=progress)
+    if adapter is not None:
+        check_adapter_fits(model, adapter)
+    return Inputs(model, adapter)
+
+
+def resolve(
+    draft: Draft,
+    *,
+    serve: bool = True,
+    hardware: HardwareReport | None = None,
+    progress: Progress | None = None,
+    inputs: Inputs | None = None,
+) -> Facts:
+    """The facts for ``draft``; ``inputs`` if :func:`look_up` was asked before.
+
+    Raises QuantuiError for whatever is missing or wrong.
+    """
+    inputs = inputs or look_up(draft, serve=serve, progress=progress)
+    model, adapter = inputs.model, inputs.adapter
     hardware = hardware or probe_hardware()
     merging = None
     if adapter is not None:
@@ -108,13 +130,14 @@ def plan_for(
     on_event: Callable[[dict[str, object]], None] | None = None,
     cancel: threading.Event | None = None,
     progress: Progress | None = None,
+    inputs: Inputs | None = None,
 ) -> tuple[Plan, Facts]:
     """The plan for ``draft`` on this machine, its vLLM arguments checked against the engine's own parser.
 
     The first check of an engine takes 20 to 30 s (``on_event`` is told), later ones a tenth of one. It is
     skipped when the profile passes nothing of its own to vLLM.
     """
-    facts = resolve(draft, serve=serve, progress=progress)
+    facts = resolve(draft, serve=serve, progress=progress, inputs=inputs)
     plan = build_plan(draft, facts, serve=serve, force=force)
     step = plan.step("serve")
     if check_arguments and draft.serve.extra_args and isinstance(step, ServeStep):
