@@ -67,13 +67,20 @@ class QuantuiError(Exception):
 
     @classmethod
     def from_dict(cls, data: dict[str, object]) -> QuantuiError:
-        """Read what :meth:`to_dict` wrote (a worker's error event, a line of ``events.jsonl``)."""
+        """Read what :meth:`to_dict` wrote (a worker's error event, a line of ``events.jsonl``).
+
+        A missing or unknown exit code counts as the engine's.
+        """
         detail = data.get("detail")
+        try:
+            exit_code = ExitCode(int(str(data["exit_code"])))
+        except (KeyError, ValueError):
+            exit_code = ExitCode.ENGINE
         return cls(
             code=str(data.get("code", "unknown")),
             what=str(data.get("what", "")),
             why=str(data.get("why", "")),
             fix=str(data.get("fix", "")),
-            exit_code=ExitCode(int(str(data.get("exit_code", int(ExitCode.ENGINE))))),
+            exit_code=exit_code,
             detail=tuple(str(line) for line in detail) if isinstance(detail, list) else (),
         )

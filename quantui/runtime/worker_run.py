@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import time
@@ -111,7 +112,7 @@ def _read_messages(process: KeptProcess, buffer: bytes) -> tuple[bytes, list[dic
     for line in lines:
         try:
             message = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(message, dict):
             messages.append(message)
@@ -119,24 +120,33 @@ def _read_messages(process: KeptProcess, buffer: bytes) -> tuple[bytes, list[dic
 
 
 def _event(step: str, kind: object, message: dict[str, Any]) -> RunEvent | None:
+    """The event of a worker's message; None for one that is none, which costs the run nothing."""
     at = time.time()
     if kind == "progress":
-        total = message.get("total")
+        done, total = _number(message.get("done")), _number(message.get("total"))
+        if done is None:
+            return None
         return StepProgress(
             at=at,
             step=step,
-            done=float(message["done"]),
-            total=None if total is None else float(total),
+            done=done,
+            total=total,
             unit=str(message.get("unit", "")),
             message=str(message.get("message", "")),
         )
     if kind == "phase":
         return StepPhase(at=at, step=step, phase=str(message.get("name", "")))
-    if kind == "notice":
+    if kind == "notice" and "text" in message:
         return Notice(
             at=at, step=step, level=str(message.get("level", "info")), text=str(message["text"])
         )
     return None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def _died(step: str, exit_code: int | None, lines: list[str], log: str) -> QuantuiError:
