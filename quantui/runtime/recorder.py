@@ -9,8 +9,9 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.events import to_dict
 from quantui.runtime.paths import runs_dir
 from quantui.runtime.process import reap_abandoned
@@ -31,8 +32,20 @@ class RunFolder:
         """A new folder, named by the time and a random part; only its owner may read it."""
         run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
         path = runs_dir() / run_id
-        path.mkdir(parents=True, mode=0o700)
-        (path / "owner.pid").write_text(_owner(os.getpid()), encoding="utf-8")
+        try:
+            path.mkdir(parents=True, mode=0o700)
+            # Renamed into place: another quantui that looks for abandoned runs reads it whole.
+            partial = path / "owner.pid.partial"
+            partial.write_text(_owner(os.getpid()), encoding="utf-8")
+            partial.replace(path / "owner.pid")
+        except OSError as error:
+            raise QuantuiError(
+                "run.no-record",
+                f"The run's folder {path} could not be made.",
+                str(error),
+                "Free space there, or set QUANTUI_HOME to a folder that can be written.",
+                ExitCode.DOES_NOT_FIT,
+            ) from None
         return cls(run_id, path)
 
     def log(self, step: str) -> Path:
@@ -50,19 +63,22 @@ class Recorder:
     """Appends events to ``events.jsonl``, a line each, as they happen."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._file = (folder.path / "events.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._file: TextIO | None = None
+        with contextlib.suppress(OSError):
+            self._file = (folder.path / "events.jsonl").open("a", encoding="utf-8", buffering=1)
 
     def write(self, event: RunEvent) -> None:
         """One line. Log lines are left out: they are in the step's own log."""
-        if event.type != "log":
+        if self._file is not None and event.type != "log":
             # A full disk must not stop the run from being stopped: the record then has a gap.
             with contextlib.suppress(OSError):
                 self._file.write(json.dumps(to_dict(event)) + "\n")
 
     def close(self) -> None:
         """Close the file."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 def release(folder: RunFolder) -> None:
@@ -78,7 +94,7 @@ def clear_abandoned() -> list[tuple[str, int]]:
     """
     cleared: list[tuple[str, int]] = []
     for path in runs_dir().glob("*/owner.pid"):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, IndexError):
             owner = path.read_text(encoding="utf-8")
             if _owner(int(owner.split()[0])) != owner:
                 killed = reap_abandoned(path.parent.name)
