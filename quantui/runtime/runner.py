@@ -70,7 +70,6 @@ class Runner:
         self._context = RunContext(self.folder, cancel)
         self._server: Server | None = None
         self._unmerged = False
-        self._served = False
 
     def run(self) -> Iterator[RunEvent]:
         """All events of the run, recorded as they are yielded. The last one is RunFinished.
@@ -79,13 +78,15 @@ class Runner:
         """
         recorder = Recorder(self.folder)
         try:
-            for event in self._run():
-                recorder.write(event)
-                yield event
+            # Closed here and now, not when the garbage collector comes: it holds processes.
+            with contextlib.closing(self._run()) as events:
+                for event in events:
+                    recorder.write(event)
+                    yield event
         finally:
             recorder.close()
 
-    def _run(self) -> Iterator[RunEvent]:
+    def _run(self) -> Generator[RunEvent, None, None]:
         started = time.monotonic()
         error: QuantuiError | None = None
         yield RunStarted(
@@ -95,13 +96,13 @@ class Runner:
             directory=str(self.folder.path),
             quantui_version=__version__,
         )
-        for run_id, count in clear_abandoned():
-            text = f"Stopped {count} processes that run {run_id} had left behind."
-            yield Notice(at=time.time(), level="warning", text=text)
-        for text in self.plan.notices:
-            yield Notice(at=time.time(), level="info", text=text)
-        self._context.start()
         try:
+            for run_id, count in clear_abandoned():
+                text = f"Stopped {count} processes that run {run_id} had left behind."
+                yield Notice(at=time.time(), level="warning", text=text)
+            for text in self.plan.notices:
+                yield Notice(at=time.time(), level="info", text=text)
+            self._context.start()
             for step in self.plan.steps:
                 if isinstance(step, ServeStep):
                     # Before the hours a merge may take, not after them.
@@ -111,22 +112,23 @@ class Runner:
             if self._server is not None and self.hold_server:
                 text = f"Serving {self._server.step.served_name} at {self._server.url}/v1 until stopped."
                 yield Notice(at=time.time(), level="info", text=text)
-                self._served = True
                 yield from hold(self._context, self._server)
         except QuantuiError as caught:
             error = caught
         except OSError as caught:
             error = _os_error(caught)
         finally:
-            # Reached on GeneratorExit too, when nothing may be yielded any more.
-            if self._server is not None and sys.exc_info()[0] is GeneratorExit:
-                self._server.process.close()
-            elif self._server is not None:
-                yield from stop_server(self._context, self._server)
-            self._context.close()
-            release(self.folder)
-            if error is None or error.code == "run.cancelled":
-                self._clean_up()
+            try:
+                # Reached on GeneratorExit too, when nothing may be yielded any more.
+                if self._server is not None and sys.exc_info()[0] is GeneratorExit:
+                    self._server.process.close()
+                elif self._server is not None:
+                    yield from stop_server(self._context, self._server)
+            finally:
+                self._context.close()
+                release(self.folder)
+                if self._server is not None and (error is None or error.code == "run.cancelled"):
+                    self._clean_up()
         cancelled = error is not None and error.code == "run.cancelled"
         yield RunFinished(
             at=time.time(),
@@ -151,9 +153,10 @@ class Runner:
             else:
                 yield StepStarted(at=time.time(), step=step.id)
                 result = yield from self._check(step)
-        except QuantuiError as error:
+        except (QuantuiError, OSError) as caught:
+            error = _os_error(caught) if isinstance(caught, OSError) else caught
             yield StepFailed(at=time.time(), step=step.id, error=error.to_dict(), final=True)
-            raise
+            raise error from None
         self.results[step.id] = result
         yield StepFinished(
             at=time.time(), step=step.id, seconds=time.monotonic() - started, result=result

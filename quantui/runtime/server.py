@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
 import select
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 _TICK_S = 0.1
 _HEALTH_EVERY_S = 0.25
+_HEALTH_UNANNOUNCED_S = 2.0
+"""How often /health is asked before the log says that the server opens: it may be told to log less."""
+_STOP_S = 14.0
+"""Past VLLM_STOP's last signal; then the keeper itself is killed, and what carries its mark."""
 _OPENING = ("Starting vLLM server on", "Application startup complete")
 
 
@@ -50,16 +55,21 @@ class Server:
 
 
 def free_port(host: str) -> int:
-    """A TCP port nobody listens on at this moment."""
-    with socket.create_server((host, 0), family=_family(host)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A TCP port nobody listens on at this moment; raises as :func:`check_port`."""
+    return _bind(host, 0)
 
 
 def check_port(host: str, port: int) -> None:
     """Raise ``serve.port-in-use`` (exit code 3) or ``serve.bad-host`` (2) when it cannot be bound."""
+    _bind(host, port)
+
+
+def _bind(host: str, port: int) -> int:
+    """Bind a port and let it go again; gives its number."""
     try:
-        socket.create_server((host, port), family=_family(host)).close()
+        with socket.create_server((host, port), family=_family(host)) as listener:
+            bound: int = listener.getsockname()[1]
+            return bound
     except PermissionError as error:
         raise QuantuiError(
             "serve.port-forbidden",
@@ -68,7 +78,7 @@ def check_port(host: str, port: int) -> None:
             "Choose another: --set serve.port=8000",
             ExitCode.DOES_NOT_FIT,
         ) from None
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise QuantuiError(
             "serve.bad-host",
             f"serve.host {host!r} is not an address.",
@@ -76,7 +86,7 @@ def check_port(host: str, port: int) -> None:
             "Use 127.0.0.1.",
         ) from None
     except OSError as error:
-        in_use = error.errno == 98
+        in_use = error.errno == errno.EADDRINUSE
         raise QuantuiError(
             "serve.port-in-use" if in_use else "serve.bad-host",
             f"Port {port} of {host} is in use." if in_use else f"{host}:{port} cannot be bound.",
@@ -126,6 +136,10 @@ def start_server(
     context.watch(process)
     try:
         yield from _until_ready(context, server)
+    except GeneratorExit:
+        # Nothing may be yielded any more.
+        process.close()
+        raise
     except BaseException:
         yield from stop_server(context, server)
         raise
@@ -147,7 +161,7 @@ def api_key(step: ServeStep) -> str:
 
 def _until_ready(context: RunContext, server: Server) -> Generator[RunEvent, None, None]:
     step, process = server.step, server.process
-    opening, next_health = False, 0.0
+    opening, asked = False, server.started
     while True:
         select.select([process.status_fd], [], [], _TICK_S)
         status = process.status()
@@ -168,8 +182,8 @@ def _until_ready(context: RunContext, server: Server) -> Generator[RunEvent, Non
             log = str(context.folder.log(step.id))
             raise diagnose(server.lines, exit_code=status.exit_code, log=log)
         now = time.monotonic()
-        if opening and now >= next_health:
-            next_health = now + _HEALTH_EVERY_S
+        if now - asked >= (_HEALTH_EVERY_S if opening else _HEALTH_UNANNOUNCED_S):
+            asked = now
             if healthy(server):
                 break
         if now - server.started > step.timeout_s:
@@ -238,13 +252,15 @@ def hold(context: RunContext, server: Server) -> Generator[RunEvent, None, None]
 
 
 def stop_server(context: RunContext, server: Server) -> Generator[RunEvent, None, None]:
-    """Stop vLLM and wait until none of its processes is left."""
+    """Stop vLLM and wait until none of its processes is left; also when the iterator is closed meanwhile."""
     server.process.request_stop()
-    deadline = time.monotonic() + 14
-    while not server.process.status().gone and time.monotonic() < deadline:
-        select.select([server.process.status_fd], [], [], _TICK_S)
-        yield from read_log(server)
-        yield from context.samples()
-    server.process.close(timeout=1.0)
+    deadline = time.monotonic() + _STOP_S
+    try:
+        while not server.process.status().gone and time.monotonic() < deadline:
+            select.select([server.process.status_fd], [], [], _TICK_S)
+            yield from read_log(server)
+            yield from context.samples()
+    finally:
+        server.process.close(timeout=max(1.0, deadline - time.monotonic()))
+        context.unwatch(server.process)
     yield from read_log(server, final=True)
-    context.unwatch(server.process)
