@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -70,11 +71,14 @@ class Lines:
 
     def heard(self, event: RunEvent, state: RunState) -> None:
         """Print what is news, and refresh the living line five times a second."""
+        from rich.text import Text
+
         for line in describe(event, state):
-            self._console.print(line, overflow="fold")
+            self._console.print(Text(line), overflow="fold")
         if self._status and time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
-            self._status.update(living_line(state, time.time()))
+            # As Text: a string would be read as markup, and names in it are untrusted.
+            self._status.update(Text(living_line(state, time.time())))
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -165,7 +169,10 @@ def cancel_on_signals() -> Iterator[threading.Event]:
 
 
 def follow(events: Iterable[RunEvent], listener: Listener) -> RunState:
-    """Run to the end, every event shown; gives the last state."""
+    """Run to the end, every event shown; gives the last state.
+
+    When showing fails (the reader of a pipe is gone), ``events`` is closed, which stops the run.
+    """
     state = RunState()
     try:
         for event in events:
@@ -173,6 +180,8 @@ def follow(events: Iterable[RunEvent], listener: Listener) -> RunState:
             listener.heard(event, state)
     finally:
         listener.close()
+        if isinstance(events, Generator):
+            events.close()
     return state
 
 
