@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from quantui.domain.plan import Plan
     from quantui.domain.run_state import RunState
     from quantui.engines.planning import Facts
+    from quantui.runtime.file_hashes import Progress
     from quantui.runtime.resolve import Inputs
+
+_LARGE_BYTES = 1024**3
+"""Files above this take seconds to hash: a person is told why nothing seems to happen."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -36,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     looking = args.check or args.dry_run
     with cancel_on_signals() as cancel:
         # Before an engine is asked for: a wrong name is told at once, not after an install.
-        inputs = look_up(draft, serve=serve)
+        inputs = look_up(draft, serve=serve, progress=_reading(cancel))
         if not looking:
             ensure_engine(draft, cancel=cancel, yes=args.yes)
         plan, facts = _plan(draft, inputs, serve=serve, force=args.force, cancel=cancel)
@@ -50,6 +54,26 @@ def run(args: argparse.Namespace) -> int:
         hold = serve and not args.check_only
         state = run_plan(plan, cancel, hold=hold, as_json=args.json)
     return exit_code(state)
+
+
+def _reading(cancel: threading.Event) -> Progress:
+    """Tells which large files are read to know their content, and ends it when cancelled."""
+    from quantui.runtime.worker_run import cancelled
+
+    told: set[str] = set()
+
+    def progress(name: str, done: int, total: int) -> None:
+        del done
+        if cancel.is_set():
+            raise cancelled()
+        if total > _LARGE_BYTES and name not in told:
+            told.add(name)
+            size = format_bytes(total)
+            console(stderr=True).print(
+                f"  · reading {sanitize(name)}, {size}, to know it by its content (once)"
+            )
+
+    return progress
 
 
 def _plan(
