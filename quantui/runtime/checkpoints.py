@@ -263,8 +263,7 @@ def _pickled(files: CheckpointFiles, names: tuple[str, ...], *, adapter: bool) -
         "checkpoint.pickle-only",
         f"{files.ref} has pickled weights only ({_some(names)}).",
         "A pickle runs code of its author's when it is loaded.",
-        f"Look for a safetensors version, or {convert}, or allow it with --allow-pickle if you "
-        "trust the author.",
+        f"Look for a safetensors version, or, if you trust the author, {convert}.",
         ExitCode.BAD_INPUT,
     )
 
