@@ -153,8 +153,10 @@ def chosen_gpus(draft: Draft, facts: Facts) -> tuple[Gpu, ...]:
 
 def served_name(draft: Draft, facts: Facts) -> str:
     """The name clients use: the profile's, or the last part of the adapter's or model's."""
-    if draft.serve.served_name:
-        return draft.serve.served_name
+    return draft.serve.served_name or _model_name(facts)
+
+
+def _model_name(facts: Facts) -> str:
     ref = facts.adapter.ref if facts.adapter else facts.model.ref
     name = PurePath(ref).name or "model"
     if name in {"adapter", "base", "model", ".", ".."}:
@@ -194,7 +196,8 @@ def _merge_step(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...]) -> MergeStep:
             "Give the 16-bit base in model.id, also for an adapter that was trained in 4 bit.",
         )
     key = ArtifactKey(
-        base=served_name(draft, facts),
+        # Not the name it is served under: that is no input of a merge.
+        base=_model_name(facts),
         kind="merged",
         inputs={
             "base": model.fingerprint,

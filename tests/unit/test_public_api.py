@@ -18,7 +18,10 @@ from quantui import FourBitVerdict, PreparedModel, QuantuiError
 from quantui.domain.draft import Draft, ModelChoice, ServeChoice
 from quantui.domain.memory import MemoryEstimate
 from quantui.domain.plan import EngineFacts
+from quantui.engines.planning import Facts, build_plan
 from quantui.engines.vllm_server import engine_arguments, server_argv
+from quantui.runtime.models import resolve_adapter, resolve_model
+from quantui.runtime.probe import probe_hardware
 
 CALLS = ("prepare_model_for_vllm", "get_or_create_merged_model", "was_trained_in_4bit")
 HEAVY = {
@@ -181,3 +184,15 @@ def test_a_method_without_quantization_is_a_contradiction(tmp_path):
 def test_bad_arguments_are_refused_by_name(tmp_path, keywords, code):
     model = write(tmp_path / "m", model_files())
     assert refused(quantui.prepare_model_for_vllm, model, **keywords).code == code
+
+
+def test_the_name_it_is_served_under_does_not_make_another_merged_model(tmp_path):
+    model = resolve_model(str(write(tmp_path / "m", model_files(num_attention_heads=2))))
+    adapter = resolve_adapter(str(write(tmp_path / "a", adapter_files(base=str(tmp_path / "m")))))
+    engine = EngineFacts("vllm-cpu", "/python", "profile", on_cpu=True, versions={})
+    facts = Facts(model, adapter, probe_hardware(), engine, engine, "/artifacts", "/workers", 1, {})
+    plans = [
+        build_plan(Draft(serve=ServeChoice(served_name=name)), facts, serve=False, force=True)
+        for name in (None, "production")
+    ]
+    assert plans[0].steps == plans[1].steps
