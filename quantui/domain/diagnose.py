@@ -19,7 +19,7 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.load_log import parse_line
 
 _EXCEPTION = re.compile(
-    r"^(?:[A-Za-z_][\w]*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Failure)(?::|$)"
+    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning|Failure|Failed)(?::|$)"
 )
 _WRAPPERS = (
     "Engine core initialization failed",
@@ -28,7 +28,7 @@ _WRAPPERS = (
     "Engine process failed to start",
     "KeyboardInterrupt",
     "SystemExit",
-    "cancelled",
+    "CancelledError",
 )
 _DEPTH = ("Worker", "EngineCore", "APIServer", "")
 
@@ -71,6 +71,15 @@ def _close(found: dict[str, RootCause], collecting: dict[str, list[str]], kind: 
     found[kind] = RootCause(kind or "process", lines[0], tuple(lines))
 
 
+def _complaints(lines: list[str]) -> list[str]:
+    """The last lines that may tell a failure without an exception: errors, and what nobody signed.
+
+    vLLM repeats its whole configuration at INFO level, where every option's name would match.
+    """
+    records = [parse_line(line.rstrip()) for line in lines]
+    return [record.message for record in records if record.level in {"", "ERROR", "CRITICAL"}][-60:]
+
+
 @cache
 def _failures() -> list[dict[str, Any]]:
     text = resources.files("quantui.data").joinpath("failures.toml").read_text(encoding="utf-8")
@@ -85,7 +94,7 @@ def diagnose(lines: list[str], *, exit_code: int | None, log: str) -> QuantuiErr
     failures.toml knows is quoted as it is.
     """
     cause = root_cause(lines)
-    text = " ".join(cause.lines) if cause else "\n".join(lines[-60:])
+    text = " ".join(cause.lines) if cause else "\n".join(_complaints(lines))
     detail = ((f"{cause.process}: {cause.text[:300]}",) if cause else ()) + (f"log: {log}",)
     for failure in _failures():
         if re.search(failure["pattern"], text):

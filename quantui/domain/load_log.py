@@ -15,6 +15,9 @@ _PREFIX = re.compile(
 )
 """``(EngineCore pid=12) INFO 11-20 15:40:18 [core.py:133] message``: both parts may be missing."""
 
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
+"""vLLM colours its log when VLLM_LOGGING_COLOR=1 is in the environment."""
+
 
 @dataclass(frozen=True)
 class LogRecord:
@@ -60,6 +63,7 @@ def _data() -> dict[str, Any]:
 
 def parse_line(line: str) -> LogRecord:
     """Split a log line into the process that wrote it, its level and its message."""
+    line = _COLOURS.sub("", line)
     match = _PREFIX.match(line)
     assert match is not None  # every part of the pattern is optional
     return LogRecord(match["process"] or "", match["level"] or "", line[match.end() :])

@@ -1,0 +1,114 @@
+"""vLLM's log, line by line: who wrote it, which phase it announces, which figure it tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantui.domain.load_log import (
+    Figure,
+    LogRecord,
+    ShardProgress,
+    figure_of,
+    parse_line,
+    phase_of,
+    shards_of,
+)
+
+LOGS = Path(__file__).parents[1] / "fixtures/logs"
+
+
+@pytest.mark.parametrize(
+    ("line", "record"),
+    [
+        (
+            "(EngineCore pid=12) INFO 11-20 15:40:18 [core.py:133] Initializing a V1 LLM engine",
+            LogRecord("EngineCore", "INFO", "Initializing a V1 LLM engine"),
+        ),
+        (
+            "(Worker_TP1 pid=9) ERROR 11-20 15:40:18 [worker.py:1] ValueError: (x pid=3) no",
+            LogRecord("Worker_TP1", "ERROR", "ValueError: (x pid=3) no"),
+        ),
+        (
+            "(APIServer pid=3) Traceback (most recent call last):",
+            LogRecord("APIServer", "", "Traceback (most recent call last):"),
+        ),
+        (
+            "INFO 11-20 15:40:18 [api.py:1] vLLM API server version 0.32.0",
+            LogRecord("", "INFO", "vLLM API server version 0.32.0"),
+        ),
+        ("INFO:     Application startup complete.",
+         LogRecord("", "", "INFO:     Application startup complete.")),
+        ("", LogRecord("", "", "")),
+        (
+            "\x1b[0;36m(EngineCore pid=12)\x1b[0;0m INFO 11-20 15:40:18 [core.py:1] hello",
+            LogRecord("EngineCore", "INFO", "hello"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_line_is_split_into_its_process_level_and_message(line, record):
+    assert parse_line(line) == record
+
+
+def test_the_log_of_a_real_start_on_the_cpu_tells_its_phases_in_order():
+    lines = (LOGS / "vllm_0.32_cpu_ready.log").read_text().splitlines()
+    phases = [phase.name for line in lines if (phase := phase_of(parse_line(line).message))]
+    assert phases == [
+        "starting",
+        "config",
+        "engine",
+        "loading",
+        "kv-cache",
+        "kv-cache",
+        "ready-soon",
+        "ready-soon",
+    ]
+
+
+def test_the_log_of_a_real_start_on_the_cpu_tells_these_figures():
+    lines = (LOGS / "vllm_0.32_cpu_ready.log").read_text().splitlines()
+    figures = [figure for line in lines if (figure := figure_of(parse_line(line).message))]
+    assert [(figure.name, figure.value) for figure in figures] == [
+        ("kv_cache_tokens", 32768),
+        ("engine_init_seconds", 0.11),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "value", "unit"),
+    [
+        ("Model loading took 14.9888 GiB memory and 3.2 seconds", "weight_memory", 14.9888, "GiB"),
+        ("Available KV cache memory: 51.38 GiB", "kv_cache_memory", 51.38, "GiB"),
+        ("GPU KV cache size: 1,933,472 tokens", "kv_cache_tokens", 1933472, "tokens"),
+        ("Graph capturing finished in 21 secs, took 0.38 GiB", "graph_memory", 0.38, "GiB"),
+        ("Loading weights took 0.19 seconds", "weight_load_seconds", 0.19, "s"),
+    ],
+)
+def test_figures_that_a_gpu_tells_are_read(message, name, value, unit):
+    figure = figure_of(message)
+    assert isinstance(figure, Figure)
+    assert (figure.name, figure.value, figure.unit) == (name, value, unit)
+
+
+@pytest.mark.parametrize(
+    ("message", "phase"),
+    [
+        ("Dynamo bytecode transform time: 5.1 s", "compiling"),
+        ("Compiling a graph for compile range (1, 2048) takes 11 s", "compiling"),
+        ("Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 3%", "graphs"),
+        ("Model loading took 14.9 GiB memory", "loaded"),
+    ],
+)
+def test_phases_that_only_a_gpu_has_are_recognised(message, phase):
+    assert phase_of(message).name == phase
+
+
+def test_the_shard_bar_is_progress():
+    line = "Loading safetensors checkpoint shards:  25% Completed | 1/4 [00:01<00:03,  1.0it/s]"
+    assert shards_of(line) == ShardProgress(1, 4)
+
+
+def test_an_ordinary_line_is_neither_phase_nor_figure_nor_progress():
+    message = "Using max model len 512"
+    assert (phase_of(message), figure_of(message), shards_of(message)) == (None, None, None)
