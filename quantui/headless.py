@@ -23,7 +23,7 @@ from quantui.domain.events import (
     StepStarted,
     to_dict,
 )
-from quantui.domain.formatting import format_bytes, format_seconds
+from quantui.domain.formatting import format_bytes, format_seconds, hanging
 from quantui.domain.run_state import RunState, reduce
 from quantui.domain.terminal_text import sanitize
 
@@ -74,7 +74,8 @@ class Lines:
         from rich.text import Text
 
         for line in describe(event, state):
-            self._console.print(Text(line), overflow="fold")
+            width = self._console.width if self._console.is_terminal else None
+            self._console.print(Text(hanging(line, width, 4)), soft_wrap=True)
         if self._status and time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
             # As Text: a string would be read as markup, and names in it are untrusted.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.cli.engine import ensure_engine
-from quantui.cli.output import console
+from quantui.cli.output import console, say
 from quantui.cli.replay import exit_code, run_plan
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.terminal_text import sanitize
@@ -75,7 +75,7 @@ def _model(python: str, cancel: threading.Event, *, as_json: bool) -> tuple[Demo
     found = find_demo()
     if found is not None:
         if not as_json:
-            out.print(f"✓ demo model: made before, reused from {sanitize(str(found.path))}")
+            say(out, f"✓ demo model: made before, reused from {sanitize(str(found.path))}")
         return found, ExitCode.OK
     state = follow(make_demo(python, cancel), JsonLines() if as_json else Lines(out))
     finished = state.finished
@@ -115,21 +115,24 @@ def _tell(demo: DemoModel, state: RunState, path: Path) -> None:
     perplexity = demo.facts["perplexity"]
     served = {item.name: item.value for item in state.measured}
     out.print()
-    out.print("What the adapter does, on one prompt:")
-    out.print(f"  prompt  {sanitize(example['prompt'])}")
-    out.print(f"  base    {sanitize(example['base'])}")
+    say(out, "What the adapter does, on one prompt:")
+    say(out, f"  prompt  {sanitize(example['prompt'])}")
+    say(out, f"  base    {sanitize(example['base'])}")
     if state.answer is not None:
-        out.print(f"  merged  {sanitize(state.answer.text)}")
-    out.print(
+        say(out, f"  merged  {sanitize(state.answer.text)}")
+    say(
+        out,
         f"Perplexity on the adapter's held-out text: base {perplexity['base_on_heldout_adapter']}, "
         f"base + adapter {perplexity['adapter_on_heldout_adapter']} (transformers, float32)"
-        + (f", merged and served {served['perplexity']:.2f}." if "perplexity" in served else ".")
+        + (f", merged and served {served['perplexity']:.2f}." if "perplexity" in served else "."),
     )
     out.print()
     name = sanitize(str(path))
-    out.print(f"Wrote {name}. Next:")
-    out.print(
-        f"  quantui --profile {name}            serve it again, until Ctrl-C; nothing is merged twice"
-    )
-    out.print(f"  quantui --profile {name} --dry-run  the exact commands")
-    out.print("  quantui init MODEL --adapter YOURS     a profile for your own model")
+    say(out, f"Wrote {name}. Next:")
+    for command, what in (
+        (f"quantui --profile {name}", "serve it again, until Ctrl-C; nothing is merged twice"),
+        (f"quantui --profile {name} --dry-run", "the exact commands"),
+        ("quantui init MODEL --adapter YOURS", "a profile for your own model"),
+    ):
+        say(out, f"  {command}")
+        say(out, f"      {what}")

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
-from quantui.cli.output import console, gib, print_json
+from quantui.cli.output import console, print_json
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.formatting import format_bytes
 from quantui.domain.hardware import Problem
 from quantui.domain.hardware_checks import usable_gpus
 from quantui.domain.terminal_text import sanitize
@@ -172,8 +173,8 @@ def gpu_section(report: HardwareReport) -> Iterable[RenderableType]:
             "",
             str(gpu.index),
             _shown(gpu.name),
-            gib(gpu.total_bytes),
-            gib(gpu.free_bytes),
+            format_bytes(gpu.total_bytes),
+            format_bytes(gpu.free_bytes),
             capability,
             _shown(report.driver_version),
             heat,
@@ -195,11 +196,13 @@ def gpu_section(report: HardwareReport) -> Iterable[RenderableType]:
 def _gpu_details(gpu: Gpu) -> Iterable[str]:
     for part in gpu.mig or ():
         yield sanitize(
-            f"MIG {part.profile or '?'}: {gib(part.total_bytes)}, {gib(part.free_bytes)} free, "
+            f"MIG {part.profile or '?'}: {format_bytes(part.total_bytes)}, {format_bytes(part.free_bytes)} free, "
             f"{part.uuid or 'unknown UUID'}"
         )
     for process in gpu.processes or ():
-        yield (f"used by {_shown(process.name)} (PID {process.pid}): {gib(process.used_bytes)}")
+        yield (
+            f"used by {_shown(process.name)} (PID {process.pid}): {format_bytes(process.used_bytes)}"
+        )
 
 
 def _without_gpu(report: HardwareReport) -> str:
@@ -227,13 +230,15 @@ def host_section(host: Host) -> Iterable[RenderableType]:
         table.add_row("", "", " ".join(map(sanitize, host.cpu_flags)) or "no known flags")
     limit = f" (limited by {sanitize(host.ram_limit)})" if host.ram_limit else ""
     table.add_row(
-        "", "RAM", f"{gib(host.ram_total_bytes)}{limit}, {gib(host.ram_available_bytes)} available"
+        "",
+        "RAM",
+        f"{format_bytes(host.ram_total_bytes)}{limit}, {format_bytes(host.ram_available_bytes)} available",
     )
     for disk in host.disks:
         table.add_row(
             "",
             f"disk: {disk.purpose}",
-            f"{gib(disk.free_bytes)} free of {gib(disk.total_bytes)}, {_shown(disk.device)}",
+            f"{format_bytes(disk.free_bytes)} free of {format_bytes(disk.total_bytes)}, {_shown(disk.device)}",
         )
     yield table
 
@@ -254,7 +259,7 @@ def _cache_section(caches: tuple[CacheSize, ...]) -> Iterable[RenderableType]:
     table = _grid("name", "size", "entries", "path")
     for cache in caches:
         missing = cache.bytes_on_disk is None
-        size = "-" if missing else gib(cache.bytes_on_disk)
+        size = "-" if missing else format_bytes(cache.bytes_on_disk)
         entries = "-" if cache.entries is None else str(cache.entries)
         table.add_row("", cache.name, size, entries, sanitize(cache.path))
     yield table

@@ -7,8 +7,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from quantui.cli.output import console, gib, print_json
+from quantui.cli.output import console, print_json
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.formatting import format_bytes
 from quantui.domain.terminal_text import sanitize
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def _ls(args: argparse.Namespace) -> int:
         out.print(f"    provides  {', '.join(engine.spec.provides)}")
         if engine.state == "absent":
             out.print(
-                f"    takes     {gib(engine.spec.download_bytes)} to download, "
-                f"{gib(engine.spec.disk_bytes)} on disk"
+                f"    takes     {format_bytes(engine.spec.download_bytes)} to download, "
+                f"{format_bytes(engine.spec.disk_bytes)} on disk"
                 f" ({engine.spec.disk_source})"
             )
         else:
@@ -81,10 +82,8 @@ def _ls(args: argparse.Namespace) -> int:
 
 def _size(engine: EngineStatus) -> str:
     if not engine.shared_bytes:
-        return gib(engine.bytes_on_disk)
-    return (
-        f"{gib(engine.bytes_on_disk)}, of which {gib(engine.shared_bytes)} shared with uv's cache"
-    )
+        return format_bytes(engine.bytes_on_disk)
+    return f"{format_bytes(engine.bytes_on_disk)}, of which {format_bytes(engine.shared_bytes)} shared with uv's cache"
 
 
 def ensure_engine(draft: Draft, *, cancel: threading.Event, yes: bool) -> None:
@@ -166,11 +165,11 @@ def _announce(spec: EngineSpec, status: EngineStatus) -> None:
     out = console(stderr=True)
     out.print(f"{spec.name}: {spec.title}")
     out.print(
-        f"  download  about {gib(spec.download_bytes)} at most; what uv's cache holds is not "
+        f"  download  about {format_bytes(spec.download_bytes)} at most; what uv's cache holds is not "
         "fetched again"
     )
     out.print(f"            ({spec.download_source})", style="dim")
-    out.print(f"  on disk   about {gib(spec.disk_bytes)} ({spec.disk_source})")
+    out.print(f"  on disk   about {format_bytes(spec.disk_bytes)} ({spec.disk_source})")
     out.print(f"  where to  {sanitize(status.path)}")
     if status.problem:
         out.print(f"  now       {sanitize(status.problem)}")
@@ -210,7 +209,7 @@ def _remove(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"name": status.spec.name, "removed_bytes": removed})
     else:
-        console(stderr=True).print(f"Removed {status.spec.name}, {gib(removed)}.")
+        console(stderr=True).print(f"Removed {status.spec.name}, {format_bytes(removed)}.")
     return ExitCode.OK
 
 
@@ -244,7 +243,9 @@ class _Show:
         elif event["type"] == "notice":
             self.progress.console.print(sanitize(event["text"]))
         elif event["type"] == "progress" and event["unit"] == "bytes":
-            text = f"{self.phase}: {gib(event['done'])} of {gib(event['total'])}, "
+            text = (
+                f"{self.phase}: {format_bytes(event['done'])} of {format_bytes(event['total'])}, "
+            )
             f"{sanitize(event['message'])}"
             self.progress.update(self.task, description=text)
         elif event["type"] == "progress":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from quantui.cli.output import console, gib, print_json
+from quantui.cli.output import console, print_json
 from quantui.domain.errors import QuantuiError
+from quantui.domain.formatting import format_bytes
 from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
 from quantui.domain.terminal_text import sanitize
 
@@ -136,7 +137,7 @@ def _place_rows(spec: ModelSpec | AdapterSpec) -> list[tuple[str, str]]:
         rows.append(("commit", spec.revision))
     if not spec.complete:
         files = len(spec.missing_files)
-        rows.append(("to download", f"{gib(spec.download_bytes)} in {files} files"))
+        rows.append(("to download", f"{format_bytes(spec.download_bytes)} in {files} files"))
     return rows
 
 
@@ -157,7 +158,7 @@ def _four_bit_rows(verdict: FourBitVerdict) -> list[tuple[str, str]]:
 
 def _weights(spec: ModelSpec | AdapterSpec) -> str:
     files = len(spec.weight_files)
-    text = f"{gib(spec.weight_bytes)} in {files} file{'s' if files != 1 else ''}"
+    text = f"{format_bytes(spec.weight_bytes)} in {files} file{'s' if files != 1 else ''}"
     if spec.tensors is None:
         return text + ", pickled"
     kinds = ", ".join(_by_dtype(spec.tensors))

@@ -103,3 +103,34 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output is gone, as in `quantui ... | head`.
         sys.stderr.close()
         return int(ExitCode.CANCELLED)
+    except Exception as error:  # noqa: BLE001 - the last net: a person never sees a traceback
+        return _report_defect(error, as_json=getattr(args, "json", False))
+
+
+def _report_defect(error: Exception, *, as_json: bool) -> int:
+    """Say that quantui itself is at fault, and keep the traceback where a report can take it from."""
+    import time
+    import traceback
+
+    from quantui.cli.output import print_error
+    from quantui.runtime.paths import home
+
+    text = "".join(traceback.format_exception(error))
+    try:
+        path = home() / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"quantui {__version__}\n{text}", encoding="utf-8")
+        kept = f"The traceback is in {path}."
+    except OSError:
+        kept = f"The traceback could not be kept: {text[-1000:]}"
+    print_error(
+        QuantuiError(
+            "quantui.defect",
+            f"This is a defect of quantui: {type(error).__name__}: {error}",
+            kept,
+            "Please report it with that file.",
+            ExitCode.BUG,
+        ),
+        as_json=as_json,
+    )
+    return int(ExitCode.BUG)

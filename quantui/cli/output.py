@@ -11,14 +11,13 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from quantui.domain.formatting import hanging
 from quantui.domain.terminal_text import sanitize
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from quantui.domain.errors import QuantuiError
-
-_GIB = 1024**3
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -50,10 +49,9 @@ def print_error(error: QuantuiError, *, as_json: bool = False) -> None:
         out.print(Text("      " + sanitize(line), style="dim"))
 
 
-def gib(count: int | float | None) -> str:
-    """Bytes as GiB or MiB for people; an unknown is shown as one."""
-    if count is None:
-        return "unknown"
-    if abs(count) < _GIB / 10:
-        return f"{count / 1024**2:.1f} MiB"
-    return f"{count / _GIB:.2f} GiB"
+def say(out: Console, text: str, *, indent: int = 4) -> None:
+    """One paragraph: wrapped on a terminal with a hanging indent, a single line in a pipe."""
+    from rich.text import Text
+
+    width = out.width if out.is_terminal else None
+    out.print(Text(hanging(text, width, indent)), soft_wrap=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.cli.engine import ensure_engine
-from quantui.cli.output import console, print_json
+from quantui.cli.output import console, print_json, say
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.terminal_text import sanitize
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         if args.dry_run:
             return _print_commands(plan, as_json=args.json)
         for line in changed:
-            console(stderr=True).print(f"  ! differs from the profile: {sanitize(line)}")
+            say(console(stderr=True), f"  ! differs from the profile: {sanitize(line)}")
         hold = serve and not args.check_only
         state = run_plan(plan, cancel, hold=hold, as_json=args.json)
     return exit_code(state)
@@ -84,7 +84,7 @@ def _plan(
     out = console(stderr=True)
 
     def tell(event: dict[str, object]) -> None:
-        out.print(f"  · asking the engine what it supports: {sanitize(str(event.get('name', '')))}")
+        say(out, f"  · asking the engine what it supports: {sanitize(str(event.get('name', '')))}")
 
     return plan_for(draft, serve=serve, force=force, cancel=cancel, on_event=tell, inputs=inputs)
 
@@ -99,13 +99,13 @@ def run_plan(plan: Plan, cancel: threading.Event, *, hold: bool, as_json: bool) 
     state = follow(Runner(plan, cancel, hold_server=hold).run(), listener)
     if not as_json:
         for line in measurements(state):
-            out.print("  " + sanitize(line))
+            say(out, "  " + sanitize(line))
     if state.finished is not None and state.finished.error is not None:
         from quantui.cli.output import print_error
 
         print_error(QuantuiError.from_dict(state.finished.error), as_json=as_json)
     if not as_json and state.directory:
-        out.print(f"  record: {state.directory}")
+        say(out, f"  record: {state.directory}")
     return state
 
 
@@ -135,24 +135,25 @@ def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
         )
         return ExitCode.OK
     out = console()
-    out.print(
-        f"engine    {plan.engine.name}, vLLM {plan.engine.vllm_version} ({plan.engine.origin})"
+    say(
+        out, f"engine    {plan.engine.name}, vLLM {plan.engine.vllm_version} ({plan.engine.origin})"
     )
     for step, reused in plan_steps(plan):
-        out.print(f"step      {sanitize(step)}{' (made before: reused)' if reused else ''}")
-    out.print(
+        say(out, f"step      {sanitize(step)}{' (made before: reused)' if reused else ''}")
+    say(
+        out,
         f"memory    weights {format_bytes(estimate.weight_bytes)}, "
         f"KV cache {format_bytes(estimate.kv_cache_bytes)} = {estimate.kv_cache_tokens} tokens, "
-        f"context {estimate.max_model_len}"
+        f"context {estimate.max_model_len}",
     )
     for name, source in estimate.sources.items():
-        out.print(f"          {name}: {source}")
+        say(out, f"          {name}: {source}")
     for notice in plan.notices:
-        out.print(f"note      {sanitize(notice)}")
+        say(out, f"note      {sanitize(notice)}")
     for line in changed:
-        out.print(f"differs   {sanitize(line)}")
+        say(out, f"differs   {sanitize(line)}")
     if not changed:
-        out.print("differs   nothing")
+        say(out, "differs   nothing")
     return ExitCode.OK
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 
 def format_bytes(count: float | None) -> str:
     """GiB with two decimals, MiB below a tenth of one; binary units, as vLLM and nvidia-smi count."""
@@ -21,3 +23,17 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def hanging(text: str, width: int | None, indent: int) -> str:
+    """``text`` in lines of ``width`` columns, all but the first indented; as it is without a width."""
+    if width is None:
+        return text
+    lines = textwrap.wrap(
+        text,
+        max(width, indent + 20),
+        subsequent_indent=" " * indent,
+        drop_whitespace=True,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
