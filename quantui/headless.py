@@ -74,8 +74,7 @@ class Lines:
         from rich.text import Text
 
         for line in describe(event, state):
-            width = self._console.width if self._console.is_terminal else None
-            self._console.print(Text(hanging(line, width, 4)), soft_wrap=True)
+            print_line(self._console, line)
         if self._status and time.monotonic() - self._shown > 0.2:
             self._shown = time.monotonic()
             # As Text: a string would be read as markup, and names in it are untrusted.
@@ -85,6 +84,21 @@ class Lines:
         """Leave the terminal as it was."""
         if self._status:
             self._status.stop()
+
+
+_STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "→": "bold", "·": "dim", "▸": "cyan"}
+
+
+def print_line(console: Console, line: str) -> None:
+    """One line of :func:`describe`: its mark in colour, wrapped with an indent on a terminal."""
+    from rich.text import Text
+
+    text = Text(hanging(line, console.width if console.is_terminal else None, 4))
+    mark = line.lstrip()[:1]
+    if mark in _STYLES:
+        start = len(line) - len(line.lstrip())
+        text.stylize(_STYLES[mark], start, start + 1)
+    console.print(text, soft_wrap=True)
 
 
 def describe(event: RunEvent, state: RunState) -> Iterator[str]:

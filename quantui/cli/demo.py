@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantui.cli.engine import ensure_engine
 from quantui.cli.output import console, say
@@ -15,6 +15,8 @@ from quantui.domain.terminal_text import sanitize
 if TYPE_CHECKING:
     import argparse
     import threading
+
+    from rich.console import Console
 
     from quantui.domain.draft import Draft, EngineChoice
     from quantui.domain.run_state import RunState
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.out)
     save_profile(path, with_record(draft, facts, plan, state, now))
     if not args.json:
-        _tell(demo, state, path)
+        tell(console(), demo.facts, state, path)
     return ExitCode.OK
 
 
@@ -108,11 +110,10 @@ def _draft(demo: DemoModel, engine: EngineChoice, method: str) -> Draft:
     )
 
 
-def _tell(demo: DemoModel, state: RunState, path: Path) -> None:
-    """The adapter's effect, and what to do next."""
-    out = console()
-    example = demo.facts["example"]
-    perplexity = demo.facts["perplexity"]
+def tell(out: Console, made: dict[str, Any], state: RunState, path: Path) -> None:
+    """The adapter's effect, and what to do next; ``made`` is the demo's ``demo.json``."""
+    example = made["example"]
+    perplexity = made["perplexity"]
     served = {item.name: item.value for item in state.measured}
     out.print()
     say(out, "What the adapter does, on one prompt:")

@@ -100,10 +100,13 @@ def run_plan(plan: Plan, cancel: threading.Event, *, hold: bool, as_json: bool) 
     if not as_json:
         for line in measurements(state):
             say(out, "  " + sanitize(line))
-    if state.finished is not None and state.finished.error is not None:
+    finished = state.finished
+    if finished is not None and finished.outcome == "cancelled" and not as_json:
+        say(out, "Cancelled. No process of the run is left.")
+    elif finished is not None and finished.error is not None:
         from quantui.cli.output import print_error
 
-        print_error(QuantuiError.from_dict(state.finished.error), as_json=as_json)
+        print_error(QuantuiError.from_dict(finished.error), as_json=as_json)
     if not as_json and state.directory:
         say(out, f"  record: {state.directory}")
     return state
