@@ -150,7 +150,7 @@ def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
         f"context {estimate.max_model_len}",
     )
     for name, source in estimate.sources.items():
-        say(out, f"          {name}: {source}")
+        say(out, f"          {name}: {sanitize(source)}")
     for notice in plan.notices:
         say(out, f"note      {sanitize(notice)}")
     for line in changed:

@@ -29,7 +29,12 @@ def load_profile(path: Path) -> Draft:
             fix="Write one with `quantui init MODEL --out prod.toml`, or see `quantui demo`.",
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise QuantuiError("profile.unreadable", f"{path} could not be read.", str(error)) from None
+        raise QuantuiError(
+            "profile.unreadable",
+            f"{path} could not be read.",
+            str(error),
+            "Name a file that you may read: TOML, in UTF-8.",
+        ) from None
     return anchored(parse_profile(text, name=path.name), path.absolute().parent)
 
 
