@@ -25,7 +25,7 @@ from quantui.domain.events import (
 )
 from quantui.domain.formatting import format_bytes, format_seconds, hanging
 from quantui.domain.run_state import RunState, reduce
-from quantui.domain.terminal_text import sanitize
+from quantui.domain.terminal_text import one_line, sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -86,7 +86,7 @@ class Lines:
             self._status.stop()
 
 
-_STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "→": "bold", "·": "dim", "▸": "cyan"}
+_STYLES = {"✓": "green", "✗": "bold red", "!": "yellow", "→": "bold", "·": "dim"}
 
 
 def print_line(console: Console, line: str) -> None:
@@ -123,7 +123,8 @@ def describe(event: RunEvent, state: RunState) -> Iterator[str]:
         seconds = format_seconds(event.seconds)
         yield f"  ready at {event.url} as {sanitize(event.model)}, {seconds} after the start"
     elif isinstance(event, Answered):
-        yield f"  {sanitize(event.prompt)} ▸ {sanitize(event.text)}"
+        yield f"  asked   {one_line(event.prompt)}"
+        yield f"  answer  {one_line(event.text)}"
 
 
 def _outcome(event: StepFinished) -> str:

@@ -10,7 +10,7 @@ from quantui.cli.engine import ensure_engine
 from quantui.cli.output import console, say
 from quantui.cli.replay import exit_code, run_plan
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.terminal_text import sanitize
+from quantui.domain.terminal_text import one_line, sanitize
 
 if TYPE_CHECKING:
     import argparse
@@ -117,10 +117,10 @@ def tell(out: Console, made: dict[str, Any], state: RunState, path: Path) -> Non
     served = {item.name: item.value for item in state.measured}
     out.print()
     say(out, "What the adapter does, on one prompt:")
-    say(out, f"  prompt  {sanitize(example['prompt'])}")
-    say(out, f"  base    {sanitize(example['base'])}")
+    say(out, f"  prompt  {one_line(example['prompt'])}")
+    say(out, f"  base    {one_line(example['base'])}")
     if state.answer is not None:
-        say(out, f"  merged  {sanitize(state.answer.text)}")
+        say(out, f"  merged  {one_line(state.answer.text)}")
     say(
         out,
         f"Perplexity on the adapter's held-out text: base {perplexity['base_on_heldout_adapter']}, "

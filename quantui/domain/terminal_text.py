@@ -31,3 +31,8 @@ def sanitize(text: str, *, keep_newlines: bool = False) -> str:
         elif unicodedata.category(character) not in {"Cc", "Cf", "Cs", "Co"}:
             out.append(character)
     return "".join(out)
+
+
+def one_line(text: str) -> str:
+    """``text`` sanitized, with every run of white space as one space."""
+    return " ".join(sanitize(text).split())
