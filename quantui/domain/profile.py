@@ -7,8 +7,10 @@ because keeping comments takes tomlkit.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
+import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the profile's layout. A higher number in a file is a newer quantui's."""
 
-_SECRETS = frozenset({"api_key", "api-key", "hf_token", "token", "password", "secret"})
+_LARGEST = 2**63 - 1
+"""TOML's own limit for whole numbers; Python's parser has none."""
+_SECRETS = frozenset({"api_key", "apikey", "hf_token", "token", "password", "secret"})
+_OWN_OPTIONS = {
+    "model": "model.id",
+    "host": "serve.host",
+    "port": "serve.port",
+    "served_model_name": "serve.served_name",
+}
+"""vLLM's arguments that quantui has to know itself, to reach the server it starts."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def parse_profile(text: str, *, name: str = "profile") -> Draft:
@@ -31,7 +43,8 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        # Besides TOMLDecodeError: numbers of thousands of digits, and nesting without end.
         raise QuantuiError(
             "profile.syntax",
             f"{name} is not valid TOML: {error}.",
@@ -47,7 +60,13 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
         )
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
         raise _error(
-            "wrong-type", name, text, (), "schema", f"must be a whole number, not {schema!r}"
+            "wrong-type",
+            name,
+            text,
+            (),
+            "schema",
+            f"must be a whole number, not {_shown(schema)}",
+            f"Put `schema = {SCHEMA}` on its first line.",
         )
     if schema > SCHEMA:
         raise QuantuiError(
@@ -61,14 +80,15 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
         if section not in SECTIONS:
             raise _unknown(name, text, (), section, SECTIONS)
         if not isinstance(table, dict):
-            raise _error("wrong-type", name, text, (), section, f"must be a table: [{section}]")
+            fix = f"Begin a line with [{section}] and put its options below."
+            raise _error("wrong-type", name, text, (), section, "must be a table", fix)
         for key, value in table.items():
             draft = set_option(draft, section, key, value, name=name, text=text)
-    if not draft.model.id:
+    if not draft.model.id and draft.adapter.id is None:
         raise QuantuiError(
             "profile.no-model",
             f"{name} names no model.",
-            fix='Add a table `[model]` with `id = "FOLDER-OR-HUB-ID"`.',
+            fix='Add a table `[model]` with `id = "FOLDER-OR-HUB-ID"`, or name an adapter that has a base.',
         )
     return draft
 
@@ -87,7 +107,8 @@ def set_option(
 def apply_overrides(draft: Draft, assignments: list[str]) -> Draft:
     """``draft`` with ``section.key=value`` assignments applied (the ``--set`` flag).
 
-    The value is read as TOML; what is not TOML is taken as a string, so quotes may be left out.
+    The value is read as TOML; where a string is wanted, or it is no TOML, it is the text as it stands, so
+    quotes may be left out. Nothing after the ``=`` unsets an option that may be unset.
     """
     for assignment in assignments:
         path, equals, raw = assignment.partition("=")
@@ -100,17 +121,30 @@ def apply_overrides(draft: Draft, assignments: list[str]) -> Draft:
             )
         if section not in SECTIONS:
             raise _unknown("--set", "", (), section, SECTIONS)
-        value: object
-        try:
-            value = tomllib.loads(f"value = {raw}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = raw
+        value = _value_of(section, key, raw)
+        if value is None:
+            draft = draft.with_option(section, key, None)
+            continue
         if section == "serve" and key.startswith("extra_args."):
             argument = key.removeprefix("extra_args.")
             value = {**draft.serve.extra_args, argument: value}
             key = "extra_args"
         draft = set_option(draft, section, key, value, name="--set")
     return draft
+
+
+def _value_of(section: str, key: str, raw: str) -> object:
+    """What the text after ``--set SECTION.KEY=`` means; None where it unsets the option."""
+    declared = options_of(SECTIONS[section]).get(key)
+    kind = str(declared[0].type) if declared else ""
+    if not raw and kind.endswith("| None"):
+        return None
+    value: object = raw
+    with contextlib.suppress(ValueError, RecursionError):
+        parsed = tomllib.loads(f"value = {raw}")
+        # A line break in the text would begin another key.
+        value = parsed["value"] if len(parsed) == 1 else raw
+    return value if isinstance(value, str) or not kind.startswith("str") else raw
 
 
 def _checked(
@@ -122,7 +156,9 @@ def _checked(
     value: object,
 ) -> object:
     def refuse(code: str, message: str) -> QuantuiError:
-        return _error(code, name, text, (section,), field.name, message)
+        return _error(
+            code, name, text, (section,), field.name, message, f"Its meaning: {option.help}"
+        )
 
     kind = str(field.type).removesuffix(" | None")
     if kind == "bool":
@@ -132,11 +168,18 @@ def _checked(
         if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
             noun = "a whole number" if kind == "int" else "a number"
             raise refuse("wrong-type", f"must be {noun}, not {_shown(value)}")
-        value = value if kind == "int" else float(value)
         _in_range(value, option, refuse)
+        value = value if kind == "int" else float(value)
     elif kind == "str":
         if not isinstance(value, str):
             raise refuse("wrong-type", f"must be a string, not {_shown(value)}")
+        if not value and field.default != "":
+            raise refuse("bad-string", "must not be empty; leave the line out instead")
+        if "\0" in value or _not_unicode(value):
+            raise refuse("bad-string", "holds a character that no file and no argument can have")
+        if field.name == "api_key_env" and not _VARIABLE.fullmatch(value):
+            # Not shown: it may be the key itself.
+            raise refuse("bad-string", "must be the name of an environment variable, not a key")
         if option.choices and value not in option.choices:
             near = difflib.get_close_matches(value, option.choices, 1, 0.4)
             hint = f' (nearest: "{near[0]}")' if near else ""
@@ -154,18 +197,28 @@ def _checked(
         if not isinstance(value, dict):
             raise refuse("wrong-type", f"must be a table, not {_shown(value)}")
         for key in value:
-            if key.replace("-", "_") in _SECRETS:
+            plain = key.lstrip("-").replace("-", "_").lower()
+            if plain in _SECRETS:
                 raise _secret(name, text, (section, field.name), key)
+            if plain in _OWN_OPTIONS:
+                raise refuse("own-option", f"may not hold `{key}`: set {_OWN_OPTIONS[plain]}")
     return value
+
+
+def _not_unicode(value: str) -> bool:
+    """Whether it holds surrogates: bytes of a command line that are not UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _in_range(value: object, option: Option, refuse: Any) -> None:  # noqa: ANN401 - a closure
     assert isinstance(value, int | float)
     low, high = option.minimum, option.maximum
-    if not math.isfinite(value) or (low is not None and value < low):
+    if isinstance(value, float) and not math.isfinite(value):
+        raise refuse("out-of-range", f"must be a finite number, not {value}")
+    if low is not None and value < low:
         raise refuse("out-of-range", f"must be at least {low:g}, not {value}")
-    if high is not None and value > high:
-        raise refuse("out-of-range", f"must be at most {high:g}, not {value}")
+    if value > (_LARGEST if high is None else high):
+        raise refuse("out-of-range", f"must be at most {high or _LARGEST:g}, not {value}")
 
 
 def _shown(value: object) -> str:
@@ -185,10 +238,10 @@ def _unknown(
     near = difflib.get_close_matches(key, known, 1, 0.5)
     path = ".".join((*parents, key))
     elsewhere = [f"{section}.{key}" for section, cls in SECTIONS.items() if key in options_of(cls)]
-    if near:
-        fix = f"Did you mean `{'.'.join((*parents, near[0]))}`?"
-    elif elsewhere:
+    if elsewhere:
         fix = f"Did you mean `{elsewhere[0]}`?"
+    elif near:
+        fix = f"Did you mean `{'.'.join((*parents, near[0]))}`?"
     else:
         fix = f"Known here: {', '.join(known)}."
     return QuantuiError(
@@ -207,27 +260,43 @@ def _secret(name: str, text: str, parents: tuple[str, ...], key: str) -> Quantui
 
 
 def _error(
-    code: str, name: str, text: str, parents: tuple[str, ...], key: str, message: str
+    code: str,
+    name: str,
+    text: str,
+    parents: tuple[str, ...],
+    key: str,
+    message: str,
+    fix: str,
 ) -> QuantuiError:
     path = ".".join((*parents, key))
     return QuantuiError(
         f"profile.{code}",
         f"{name}{_line(text, parents, key)}: `{path}` {message}.",
+        fix=fix,
         exit_code=ExitCode.BAD_INPUT,
     )
 
 
 def _line(text: str, parents: tuple[str, ...], key: str) -> str:
-    """`` line N`` where ``key`` is set below the table ``parents``, or nothing when it is not seen."""
+    """`` line N`` where ``key`` is set below the table ``parents``, or nothing when it is not seen.
+
+    A key of an inline table is on the line of that table.
+    """
+    wanted = (*parents, key)
     table: tuple[str, ...] = ()
-    for number, raw in enumerate(text.splitlines(), 1):
+    inside_string = False
+    for number, raw in enumerate(text.split("\n"), 1):
         line = raw.strip()
+        was_inside = inside_string
+        inside_string ^= (line.count('"""') + line.count("'''")) % 2 == 1
+        if was_inside:
+            continue
         if line.startswith("["):
             table = tuple(part.strip(" \"'") for part in line.strip("[] ").split("]")[0].split("."))
-            if table == (*parents, key):
+            if table[: len(wanted)] == wanted:
                 return f" line {number}"
         else:
             left = tuple(part.strip(" \"'") for part in line.partition("=")[0].split("."))
-            if "=" in line and (*table, *left) == (*parents, key):
+            if "=" in line and (*table, *left)[: len(wanted)] == wanted:
                 return f" line {number}"
-    return ""
+    return _line(text, parents[:-1], parents[-1]) if parents else ""
