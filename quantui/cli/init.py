@@ -61,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         quantization=QuantizationChoice(method=args.method),
     )
-    if path.exists():
-        path.unlink()
-    save_profile(path, draft)
+    save_profile(path, draft, afresh=True)
     out = console()
     out.print(f"wrote {sanitize(str(path))}")
     out.print(f"  see what it would do:  quantui --profile {sanitize(str(path))} --check")

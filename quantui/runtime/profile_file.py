@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomlkit
-from tomlkit.items import Item, Table
 
 from quantui.domain.draft import SECTIONS, Draft, Option, options_of
 from quantui.domain.errors import ExitCode, QuantuiError
@@ -44,48 +46,61 @@ def anchored(draft: Draft, folder: Path) -> Draft:
     def path_of(ref: str | None) -> str | None:
         if not ref or ref.startswith("~") or Path(ref).is_absolute():
             return ref
-        inside = folder / ref
-        return str(inside) if looks_like_path(ref) or inside.is_dir() else ref
+        return str(folder / ref) if looks_like_path(ref) or _is_folder(folder / ref) else ref
 
     def file_of(name: str | None) -> str | None:
-        return name if not name or name.startswith("~") else str(folder / name)
+        return name and str(folder / _expanded(name))
 
+    python = draft.engine.python
     return replace(
         draft,
         model=replace(draft.model, id=path_of(draft.model.id) or ""),
         adapter=replace(draft.adapter, id=path_of(draft.adapter.id)),
         check=replace(draft.check, text=file_of(draft.check.text)),
         engine=replace(
-            draft.engine,
-            python=file_of(draft.engine.python)
-            if draft.engine.python and "/" in draft.engine.python
-            else draft.engine.python,
+            draft.engine, python=file_of(python) if python and "/" in python else python
         ),
     )
 
 
-def save_profile(path: Path, draft: Draft) -> None:
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        # A Hub id, or nonsense, that no file can be called.
+        return False
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+def save_profile(path: Path, draft: Draft, *, afresh: bool = False) -> None:
     """Write ``draft`` to ``path``, atomically.
 
-    A file that is there keeps its comments and layout, and only values that differ are touched; a new one
-    has every option explained, the unset ones as comments.
+    A file that is there keeps its comments and layout, and only values that differ are touched; a new one,
+    or one written ``afresh``, has every option explained, the unset ones as comments.
     """
-    if path.exists():
-        text = path.read_text(encoding="utf-8")
-        parse_profile(text, name=path.name)
-        document = tomlkit.parse(text)
-        for section, cls in SECTIONS.items():
-            _update(document, section, cls, draft)
-        text = tomlkit.dumps(document)
-    else:
-        text = render_profile(draft)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # What a link points to is written, and keeps its permissions.
+    target = path.resolve()
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        there = target.exists()
+        if there and not afresh:
+            text = _updated(target.read_text(encoding="utf-8"), draft, path)
+        else:
+            text = render_profile(draft)
+        target.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
+        if there:
+            shutil.copymode(target, partial)
+        partial.replace(target)
+    except (OSError, UnicodeError) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise QuantuiError(
             "profile.cannot-write",
             f"{path} could not be written.",
@@ -93,6 +108,39 @@ def save_profile(path: Path, draft: Draft) -> None:
             "Choose another place.",
             ExitCode.BAD_INPUT,
         ) from None
+
+
+def _updated(text: str, draft: Draft, path: Path) -> str:
+    """``text`` with the values changed that ``draft`` has otherwise, paths compared as they are meant."""
+    before = anchored(parse_profile(text, name=path.name), path.absolute().parent)
+    document = tomlkit.parse(text)
+    for section, cls in SECTIONS.items():
+        for name in options_of(cls):
+            was, value = (
+                getattr(getattr(before, section), name),
+                getattr(getattr(draft, section), name),
+            )
+            if was != value:
+                _set(document, section, name, value)
+    return tomlkit.dumps(document)
+
+
+def _set(document: tomlkit.TOMLDocument, section: str, name: str, value: object) -> None:
+    table: Any = document.get(section)
+    if table is None:
+        document[section] = tomlkit.table()
+        table = document[section]
+    current = table.get(name)
+    if value is None:
+        del table[name]
+    elif isinstance(value, dict) and isinstance(current, MutableMapping):
+        for key in [key for key in current if key not in value]:
+            del current[key]
+        for key, item in value.items():
+            if current.get(key) != item:
+                current[key] = _item(item)
+    else:
+        table[name] = _item(value)
 
 
 def render_profile(draft: Draft) -> str:
@@ -138,24 +186,3 @@ def _item(value: object) -> Any:  # noqa: ANN401 - one of tomlkit's items
         table.update(value)
         return table
     return tomlkit.item(value)
-
-
-def _update(document: tomlkit.TOMLDocument, section: str, cls: type, draft: Draft) -> None:
-    chosen = getattr(draft, section)
-    table = document.get(section)
-    for name, (field, _) in options_of(cls).items():
-        value = getattr(chosen, name)
-        current: Any = table.get(name) if isinstance(table, Table) else None
-        plain = current.unwrap() if isinstance(current, Item) else current
-        wanted = list(value) if isinstance(value, tuple) else value
-        if plain == wanted:
-            continue
-        if current is None and (wanted is None or wanted == field.default or wanted in ([], {})):
-            continue
-        if table is None:
-            table = tomlkit.table()
-            document.add(section, table)
-        if wanted is None:
-            table.remove(name)
-        else:
-            table[name] = _item(value)
