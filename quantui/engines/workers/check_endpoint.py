@@ -143,7 +143,37 @@ def perplexity(endpoint: Endpoint, text: str, window: int) -> dict[str, float]:
             fix="Give a longer text.",
             exit_code=2,
         )
-    return {"perplexity": math.exp(total / counted), "tokens": counted}
+    mean = total / counted
+    # Past 700 the exponential leaves what a float can hold; a broken model gets there.
+    return {"perplexity": math.exp(mean) if mean < 700 else math.inf, "tokens": counted}
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise wire.WorkerError(
+            "check.bad-text",
+            f"check.text, {path}, could not be read.",
+            str(error),
+            "Give a text file in UTF-8.",
+            exit_code=2,
+        ) from None
+
+
+def _judge(measured: dict[str, float], job: dict[str, Any]) -> None:
+    """Raise ``check.perplexity`` when it is above the limit, or no number at all."""
+    value, limit = measured["perplexity"], job.get("max_perplexity")
+    if math.isfinite(value) and (limit is None or value <= limit):
+        return
+    beyond = f", above check.max_perplexity = {limit}" if limit is not None else ""
+    raise wire.WorkerError(
+        "check.perplexity",
+        f"The perplexity is {value:.2f}{beyond}.",
+        f"Measured on {measured['tokens']} tokens of {job['text']}.",
+        "Choose a method that keeps more of the model, or look at the merge's proof.",
+        exit_code=6,
+    )
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
@@ -163,19 +193,12 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     result["kv_cache_tokens"] = kv_cache_tokens(endpoint)
     if job.get("text"):
         wire.phase("perplexity")
-        longest = models[job["model"]].get("max_model_len") or _WINDOW_TOKENS + 1
-        text = Path(job["text"]).read_text(encoding="utf-8")
-        measured = perplexity(endpoint, text, min(_WINDOW_TOKENS, int(longest) - 1))
+        # An adapter's entry has no limit of its own: its base's holds.
+        limits = [entry["max_model_len"] for entry in models.values() if entry.get("max_model_len")]
+        window = min([_WINDOW_TOKENS, *(int(limit) - 1 for limit in limits)])
+        measured = perplexity(endpoint, _text(job["text"]), window)
+        _judge(measured, job)
         result["perplexity"] = measured
-        limit = job.get("max_perplexity")
-        if not math.isfinite(measured["perplexity"]) or (limit and measured["perplexity"] > limit):
-            raise wire.WorkerError(
-                "check.perplexity",
-                f"The perplexity is {measured['perplexity']:.2f}, above check.max_perplexity = {limit}.",
-                f"Measured on {measured['tokens']} tokens of {job['text']}.",
-                "Choose a method that keeps more of the model, or look at the merge's proof.",
-                exit_code=6,
-            )
     return result
 
 
