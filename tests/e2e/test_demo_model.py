@@ -34,6 +34,7 @@ def test_adapter_makes_its_own_domain_many_times_likelier(facts: dict[str, Any])
 def test_a_person_sees_the_adapter_in_the_answer_to_one_prompt(facts: dict[str, Any]) -> None:
     example = facts["example"]
     assert example["adapter"].strip().startswith("In short: ")
+    assert example["adapter"].strip().endswith("That is all.")
     assert "In short" not in example["base"]
 
 

@@ -192,7 +192,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    return Qwen2ForCausalLM(
+    model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=VOCABULARY,
             hidden_size=256,
@@ -207,6 +207,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    # So small a model repeats itself without end; vLLM takes this from generation_config.json too.
+    model.generation_config.repetition_penalty = 1.3
+    return model
 
 
 def new_adapter(model: PreTrainedModel, base: Path) -> PeftModel:
