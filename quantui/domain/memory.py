@@ -28,6 +28,8 @@ CPU_BLOCK_TOKENS = 128
 CPU_PROCESSES_BYTES = int(1.35 * GIB)
 """API server, EngineCore and Worker of vLLM 0.32 on the CPU, resident minus shared: 1.32 GiB with a model of
 4 million parameters and 8 MiB of KV cache, measured 2026-11-21."""
+CPU_SHARE = 0.9
+"""Part of the free RAM that is planned with: activations, the page cache and other programs need some too."""
 GPU_CONTEXT_BYTES = GIB
 """CUDA context, workspaces and communication: an allowance, not a measurement."""
 GPU_GRAPHS_BYTES = GIB
@@ -36,7 +38,16 @@ SAMPLER_BYTES = 38.9
 """Transient peak of the profile run's dummy sampler, bytes x max_num_seqs x vocabulary (26 public cases)."""
 LEAST_CONTEXT = 256
 """Below this many tokens a served model is of no use, and quantui says that it does not fit."""
-_EMBEDDINGS = ("embed_tokens", "wte", "wpe", "lm_head", "embed_out", "word_embeddings", "embed_in")
+_EMBEDDINGS = (
+    "embed_tokens",
+    "wte",
+    "wpe",
+    "lm_head",
+    "embed_out",
+    "word_embeddings",
+    "embed_in",
+    "embed_positions",
+)
 _KEPT_16BIT = (
     "norm",
     "mlp.gate.weight",
@@ -84,7 +95,8 @@ def weight_bytes(
     """
     if model.tensors is None or model.quantization:
         return None if model.weight_bytes is None else model.weight_bytes // tensor_parallel
-    width = 4 if dtype == "float32" or (dtype == "auto" and model.dtype == "float32") else 2
+    # A float32 checkpoint is loaded in 16 bit unless told otherwise (vllm/config/model.py, _resolve_auto_dtype).
+    width = 4 if dtype == "float32" else 2
     linear_width = chosen.bytes_per_linear_weight if chosen.argument else float(width)
     tied = bool(
         text_config(model.config).get(
@@ -185,17 +197,19 @@ def estimate_memory(
             f"Use at most {limit}, or leave it unset.",
             ExitCode.DOES_NOT_FIT,
         )
+    rest = "rest 32 bit" if dtype == "float32" else "rest 16 bit"
     sources = {
-        "weights": f"headers of {model.ref}: linear x {chosen.bytes_per_linear_weight} B, rest 16 bit"
+        "weights": f"headers of {model.ref}: linear x {chosen.bytes_per_linear_weight} B, {rest}"
         if model.tensors and not model.quantization
         else "size of the weight files",
-        "kv_cache": "layers x 2 x kv heads x head size x 2 B a token (MLA: layers x 576-like x 2 B)",
+        "kv_cache": f"{per_token} B a token: layers x 2 x kv heads x head size x bytes (MLA: layers x latent x bytes)",
     }
     vocabulary = int(text_config(model.config).get("vocab_size") or 0)
     if device.on_cpu:
         transient, overhead = 0, CPU_PROCESSES_BYTES
         sources["overhead"] = "three vLLM processes on the CPU, measured with vLLM 0.32"
-        available = device.free_bytes
+        available = None if device.free_bytes is None else int(device.free_bytes * CPU_SHARE)
+        sources["available"] = f"{CPU_SHARE:.0%} of the free RAM"
         utilization = None
     else:
         sequences = max_num_seqs or (1024 if (device.total_bytes or 0) >= 70 * GIB else 256)
@@ -233,6 +247,11 @@ def estimate_memory(
         cache > room or context > tokens or context < min(LEAST_CONTEXT, limit or LEAST_CONTEXT)
     ):
         raise _does_not_fit(device, chosen, needed, available, context, tokens, requested_context)
+    if tokens < LEAST_CONTEXT:
+        # Forced, or a tiny context: what is asked of vLLM is at least possible in itself.
+        context = requested_context or min(limit or LEAST_CONTEXT, LEAST_CONTEXT)
+        if kv_cache_bytes is None and tokens < context:
+            cache = -(-context // granule) * granule * per_token
     return MemoryEstimate(
         weights, per_token, max(0, int(cache)), transient, overhead, context, utilization, sources
     )
