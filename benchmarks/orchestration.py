@@ -4,7 +4,8 @@
 
 By hand: exactly the command of ``quantui --profile PROFILE --dry-run``, /health asked every 50 ms, one prompt,
 SIGINT. By quantui: ``--check-only``, which does the same and checks more. They take turns, and every second round
-the other goes first. What is made once (download, merge) is made before. Without PROFILE, `quantui demo` makes one.
+the other goes first. What is made once (download, merge, compiled Python modules) is made before, by a start that is
+not counted. Without PROFILE, `quantui demo` makes one.
 
 CPU and memory are sampled from /proc five times a second, in both the same way. *Orchestrator* is quantui, its
 keepers and its check; by hand there is none, so its share is given of what vLLM itself takes.
@@ -214,8 +215,8 @@ def median(rounds: list[Round], name: str) -> float:
     return float(statistics.median(getattr(item, name) for item in rounds))
 
 
-def report(hand: list[Round], ours: list[Round], *, markdown: bool) -> bool:
-    """Print both side by side; gives whether the target is kept."""
+def report(hand: list[Round], ours: list[Round], *, markdown: bool) -> int:
+    """Print both side by side; gives 0 where the target is kept, 1 where missed, 2 where noise hides it."""
     rows = [("", "by hand", "quantui", "ratio")]
     for title, name in (
         ("start to ready, s", "ready_s"),
@@ -245,12 +246,14 @@ def report(hand: list[Round], ours: list[Round], *, markdown: bool) -> bool:
     else:
         print(*(f"{row[0]:<45}{row[1]:>22}{row[2]:>22}  {row[3]}" for row in rows), sep="\n")
     over = median(ours, "ready_s") / median(hand, "ready_s") - 1
-    kept = over <= TARGET
+    differ = noise(hand)
+    code = 2 if abs(over - TARGET) < differ else int(over > TARGET)
+    verdict = ("kept", "MISSED", "UNDECIDED, give it more rounds on a quiet machine")[code]
     print(
-        f"target {'kept' if kept else 'MISSED'}: {over:+.1%} until ready, at most {TARGET:+.0%}. "
-        f"By hand alone the rounds differ by {noise(hand):.1%}."
+        f"target {verdict}: {over:+.1%} until ready, at most {TARGET:+.0%}; "
+        f"by hand alone the rounds differ by {differ:.1%}"
     )
-    return kept
+    return code
 
 
 def spread(rounds: list[Round], name: str) -> str:
@@ -266,7 +269,7 @@ def noise(rounds: list[Round]) -> float:
 
 
 def main() -> int:
-    """Run the rounds; 1 when the target is missed."""
+    """Run the rounds; the exit code is the verdict, see :func:`report`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("profile", metavar="PROFILE", nargs="?", help="default: the demo's")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
@@ -274,16 +277,15 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="quantui-benchmark-") as name:
         folder = Path(name)
+        # Compiled modules are kept, as they are where vLLM ran before, whatever this shell says.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "pycache")
         profile = folder / "demo.toml"
         if arguments.profile:
             profile = Path(arguments.profile).absolute()
         else:
             subprocess.run([QUANTUI, "demo", "--out", profile], check=True)
-        subprocess.run(
-            [QUANTUI, "--profile", profile, "--prepare-only", "--json"],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        print(f"not counted: {by_quantui(profile, folder).ready_s:.2f} s", file=sys.stderr)
         hand: list[Round] = []
         ours: list[Round] = []
         for number in range(arguments.rounds):
@@ -291,7 +293,7 @@ def main() -> int:
             for start, rounds in turns if number % 2 == 0 else reversed(turns):
                 rounds.append(start(profile, folder))
                 print(f"{start.__name__}: ready after {rounds[-1].ready_s:.2f} s", file=sys.stderr)
-        return 0 if report(hand, ours, markdown=arguments.markdown) else 1
+        return report(hand, ours, markdown=arguments.markdown)
 
 
 if __name__ == "__main__":
