@@ -8,7 +8,7 @@ the other goes first. What is made once (download, merge, compiled Python module
 not counted. Without PROFILE, `quantui demo` makes one.
 
 CPU and memory are sampled from /proc five times a second, in both the same way. *Orchestrator* is quantui, its
-keepers and its check; by hand there is none, so its share is given of what vLLM itself takes.
+keepers, its looks at engines and its check; by hand there is none, so its share is given of what vLLM itself takes.
 """
 
 from __future__ import annotations
@@ -70,18 +70,19 @@ class Sampler(threading.Thread):
             groups: dict[str, list[int]] = {"vLLM": [], "orchestrator": []}
             for pid in (self._root, *keeper.descendants(self._root)):
                 with suppress(OSError, IndexError):
-                    owner = self._owner(pid)
                     stat = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+                    owner = self._owner(pid, parent=int(stat[1]))
                     self._cpu[pid] = owner, (int(stat[11]) + int(stat[12])) / _TICKS
                     groups[owner].append(pid)
             for owner, pids in groups.items():
                 self.peak[owner] = max(self.peak[owner], tree_bytes(pids) or 0)
 
-    def _owner(self, pid: int) -> str:
+    def _owner(self, pid: int, *, parent: int) -> str:
         if not self._orchestrated:
             return "vLLM"
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        ours = pid == self._root or any(name in command for name in _OURS)
+        # vLLM is a keeper's child; what quantui starts itself looks an engine up.
+        ours = self._root in (pid, parent) or any(name in command for name in _OURS)
         return "orchestrator" if ours else "vLLM"
 
     def close(self) -> dict[str, float]:
