@@ -6,10 +6,15 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 import pytest
+from fixtures.deployment import Deployment, deploy
 from fixtures.worker_runs import WORKERS, Worker
+
+if TYPE_CHECKING:
+    from quantui.runtime.engines import Engine
 
 MAKING_THE_DEMO = 1500
 """Seconds: two minutes of two quiet cores, and far more on a machine that does other things too."""
@@ -18,7 +23,7 @@ MAKING_THE_DEMO = 1500
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whichever test comes first may have to make the demo."""
     for item in items:
-        if "demo" in getattr(item, "fixturenames", ()):
+        if {"demo", "deployment"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.timeout(MAKING_THE_DEMO + 600))
 
 
@@ -48,3 +53,9 @@ def demo(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = tmp_path_factory.mktemp("demo")
             assert worker.run("make_demo", job, folder, timeout=MAKING_THE_DEMO).result
     return out
+
+
+@pytest.fixture(scope="session")
+def deployment(demo: Path, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    """The main job, done once: merged, quantized by bitsandbytes, served, answered, stopped."""
+    return deploy(demo, engine, tmp_path_factory.mktemp("deployment"))
