@@ -301,7 +301,7 @@ def _does_not_fit(
         )
     return QuantuiError(
         "memory.does-not-fit",
-        f"The model does not fit into {place} with {chosen.title}.",
+        f"The model does not fit into {place} ({chosen.title}).",
         f"Weights and overhead take {needed / GIB:.2f} GiB, {available / GIB:.2f} GiB can be used.",
         "Choose a method with smaller weights, more GPUs (serve.tensor_parallel), or free memory. "
         "--force tries anyway.",

