@@ -52,7 +52,7 @@ class StepState:
         spent, made = now - self.progress_since, self.done - self.progress_from
         if spent < 2.0 or made <= 0 or self.done < 0.02 * self.total:
             return None
-        return spent / made * (self.total - self.done)
+        return spent / made * max(0.0, self.total - self.done)
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def _(event: StepStarted, state: RunState) -> RunState:
         started=event.at,
         detail=event.detail,
         phase="",
+        phase_since=None,
+        message="",
         done=None,
         total=None,
         error=None,
@@ -133,7 +135,13 @@ def _(event: StepPhase, state: RunState) -> RunState:
 @reduce.register
 def _(event: StepProgress, state: RunState) -> RunState:
     step = state.step(event.step)
-    same = step is not None and step.done is not None and step.unit == event.unit
+    # Another unit, or a count that begins anew, is other work with a rate of its own.
+    same = (
+        step is not None
+        and step.done is not None
+        and step.done <= event.done
+        and step.unit == event.unit
+    )
     begun = {} if same else {"progress_since": event.at, "progress_from": event.done}
     return _change(
         state,

@@ -133,6 +133,7 @@ class ArtifactStore:
     def delete(self, key: ArtifactKey) -> None:
         """Remove a finished artifact: renamed first, so that a half-deleted one is never taken for one."""
         doomed = self.path_of(key).with_name(f"{key.folder}.staged-deleting")
+        shutil.rmtree(doomed, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             self.path_of(key).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
@@ -142,7 +143,7 @@ def read_artifact(path: Path) -> Artifact | None:
     """The artifact in ``path`` if it is whole: its record is readable and every listed file has its size."""
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
-        if record["format"] != _FORMAT:
+        if record["format"] != _FORMAT or not isinstance(record["made"], dict):
             return None
         for name, size in record["files"].items():
             if (path / name).stat().st_size != size:

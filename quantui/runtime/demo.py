@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -27,7 +28,7 @@ from quantui.runtime.worker_run import run_worker
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 _STEP = "make-demo"
 
@@ -74,9 +75,10 @@ def make_demo(python: str, cancel: threading.Event) -> Iterator[RunEvent]:
     recorder = Recorder(folder)
     started = time.monotonic()
     try:
-        for event in _make(python, folder, cancel, started):
-            recorder.write(event)
-            yield event
+        with contextlib.closing(_make(python, folder, cancel, started)) as events:
+            for event in events:
+                recorder.write(event)
+                yield event
     finally:
         recorder.close()
         release(folder)
@@ -84,7 +86,7 @@ def make_demo(python: str, cancel: threading.Event) -> Iterator[RunEvent]:
 
 def _make(
     python: str, folder: RunFolder, cancel: threading.Event, started: float
-) -> Iterator[RunEvent]:
+) -> Generator[RunEvent, None, None]:
     title = "train a small model and a LoRA adapter (once, two to three minutes on 2 cores)"
     yield RunStarted(
         at=time.time(),
@@ -108,9 +110,10 @@ def _make(
         yield StepFinished(at=time.time(), step=_STEP, seconds=seconds, result=result)
     finally:
         context.close()
+    cancelled = error is not None and error.code == "run.cancelled"
     yield RunFinished(
         at=time.time(),
-        outcome="ok" if error is None else "failed",
+        outcome="ok" if error is None else "cancelled" if cancelled else "failed",
         exit_code=0 if error is None else int(error.exit_code),
         seconds=time.monotonic() - started,
         error=None if error is None else error.to_dict(),
