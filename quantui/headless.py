@@ -158,7 +158,7 @@ def living_line(state: RunState, now: float) -> str:
 
 
 def _progress(step: StepState, now: float) -> str:
-    elapsed = format_seconds(now - step.started) if step.started else ""
+    elapsed = "" if step.started is None else format_seconds(now - step.started)
     if step.done is None:
         return elapsed
     if step.unit == "bytes":

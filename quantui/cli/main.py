@@ -89,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
             parser.error("these options belong to --profile FILE")
         parser.print_help()
         return ExitCode.OK
+    if args.command and args.profile is not None:
+        parser.error(f"--profile is a command of its own; {args.command} does not go with it")
     module = COMMANDS[args.command][0] if args.command else "quantui.cli.replay"
     try:
         return int(import_module(module).run(args))
