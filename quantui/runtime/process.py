@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - read at run time by dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime import keeper
+from quantui.runtime.paths import engines_dir
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +74,10 @@ class KeptProcess:
         events_write: int | None = None
         child_env = {**os.environ, **(env or {}), MARK: f"{run_id}:{name}", "SPT_NOENV": "1"}
         child_env.pop("QUANTUI_EVENTS_FD", None)
+        if Path(argv[0]).is_relative_to(engines_dir()):
+            # The environment is quantui's own: keeping compiled modules spares each of vLLM's three
+            # processes compiling some two thousand of them anew at every start.
+            child_env.pop("PYTHONDONTWRITEBYTECODE", None)
         passed = [lifeline_read, status_write]
         if events:
             self.events_fd, events_write = os.pipe()
