@@ -86,6 +86,17 @@ class MergeStep:
     path: str
 
 
+def alone_on(device: str) -> tuple[str, dict[str, str]]:
+    """How a program is given one device of NVML's order: its own name for it, and its environment.
+
+    A CUDA_VISIBLE_DEVICES of the user's would number the GPUs otherwise; it is replaced.
+    """
+    if not device.startswith("cuda:"):
+        return device, {}
+    index = device.removeprefix("cuda:")
+    return "cuda:0", {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": index}
+
+
 @dataclass(frozen=True)
 class ServeStep:
     """Start vLLM. ``lora_argv`` is the command that serves base and adapter unmerged instead."""
@@ -145,18 +156,19 @@ class Plan:
                     (step.title, shlex.join([*words, "--revision", str(step.job["revision"])]))
                 )
             elif isinstance(step, MergeStep):
-                job = {**step.job, "out": step.path, "device": step.devices[0]}
+                device, env = alone_on(step.devices[0])
+                job = {**step.job, "out": step.path, "device": device}
                 words = [
                     "bash",
                     "-c",
                     f"{shlex.join(step.argv)} <(echo {shlex.quote(json.dumps(job))})",
                 ]
-                lines.append((step.title, shlex.join(words)))
+                prefix = "".join(f"{key}={value} " for key, value in env.items())
+                lines.append((step.title, prefix + shlex.join(words)))
             elif isinstance(step, ServeStep):
-                env = [f"{key}={value}" for key, value in step.env.items()]
+                prefix = "".join(f"{key}={value} " for key, value in step.env.items())
                 if step.api_key_env:
-                    env.append(f"VLLM_API_KEY=${{{step.api_key_env}}}")
-                prefix = " ".join(env) + " " if env else ""
+                    prefix += f"VLLM_API_KEY=${{{step.api_key_env}}} "
                 lines.append((step.title, prefix + shlex.join(step.argv)))
             else:
                 lines.append(

@@ -227,7 +227,7 @@ def _merge_step(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...]) -> MergeStep:
 def merge_devices(wanted: str, weight_bytes: int, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
     """Where to try the merge, in order: a GPU that has the weights and a fifth free, then the CPU.
 
-    CUDA numbers GPUs as it is told with CUDA_DEVICE_ORDER=PCI_BUS_ID, which is NVML's order.
+    Numbers are NVML's; :func:`quantui.domain.plan.alone_on` makes them CUDA's.
     """
     roomy = [gpu for gpu in gpus if gpu.free_bytes and gpu.free_bytes > weight_bytes * 1.2]
     on_gpu = tuple(f"cuda:{gpu.index}" for gpu in sorted(roomy, key=_free, reverse=True)[:1])

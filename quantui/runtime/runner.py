@@ -29,7 +29,7 @@ from quantui.domain.events import (
     StepStarted,
 )
 from quantui.domain.memory import GIB
-from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep
+from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep, alone_on
 from quantui.runtime.artifacts import Artifact, ArtifactStore
 from quantui.runtime.recorder import Recorder, RunFolder, clear_abandoned, release
 from quantui.runtime.run_context import RunContext
@@ -192,8 +192,8 @@ class Runner:
 
     def _merge_on(self, step: MergeStep, device: str) -> Generator[RunEvent, None, Artifact]:
         staged = self.store.stage(step.artifact, step.bytes)
-        job = {**step.job, "out": str(staged), "device": device}
-        environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        name, environment = alone_on(device)
+        job = {**step.job, "out": str(staged), "device": name}
         try:
             result = yield from run_worker(self._context, step.id, step.argv, job, env=environment)
             result.pop("path", None)

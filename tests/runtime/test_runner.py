@@ -159,6 +159,21 @@ Path(job["out"]).mkdir()
     assert end(events).outcome == "ok"
 
 
+def test_a_merge_on_a_gpu_sees_that_gpu_alone_whatever_the_user_made_visible(
+    go, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    body = """
+names = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
+wire.notice(" ".join([job["device"], *(os.environ[name] for name in names)]))
+Path(job["out"]).mkdir()
+"""
+    events = go(plan_of(merge_step(tmp_path, body, devices=("cuda:3",))))
+    assert [notice.text for notice in of(Notice, events)] == ["cuda:0 PCI_BUS_ID 3"]
+    made = ArtifactStore().find(merge_step(tmp_path).artifact)
+    assert made.record["made"]["device"] == "cuda:3"
+
+
 def test_a_merge_killed_for_memory_on_the_gpu_goes_on_on_the_cpu(go, tmp_path):
     body = "if job['device'] != 'cpu': os.kill(os.getpid(), 9)\nPath(job['out']).mkdir()"
     events = go(plan_of(merge_step(tmp_path, body, devices=("cuda:0", "cpu"))))

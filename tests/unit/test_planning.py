@@ -199,6 +199,13 @@ def test_a_gpu_without_a_fifth_more_than_the_weights_is_not_tried():
     assert devices(gpu(0, free=2.5)) == ("cuda:0", "cpu")
 
 
+def test_the_printed_command_merges_on_that_gpu_alone():
+    the_facts = facts(CUDA, [gpu(0, free=5), gpu(1, free=20)], adapter=LORA)
+    command = plan(the_facts, preparing=True).commands()[0][1]
+    assert command.startswith("CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1 bash -c ")
+    assert '"device": "cuda:0"' in command
+
+
 def test_a_device_that_is_named_is_the_only_one():
     assert devices(gpu(0), device="cpu") == ("cpu",)
     assert devices(gpu(0), device="gpu") == ("cuda:0",)
