@@ -139,7 +139,8 @@ class Prepared:
         self.home = Home(folder / "home")
         for name in ("base", "adapter"):
             shutil.copytree(deployment.folder / name, folder / name)
-        shutil.copy(deployment.profile, folder)
+        for file in (deployment.profile, deployment.text):
+            shutil.copy(file, folder)
 
     def run(self, *arguments: str) -> Ended:
         profile = self.folder / "prod.toml"
@@ -195,15 +196,18 @@ def test_check_says_what_differs_since_the_profile_was_saved(
 ) -> None:
     for name in ("base", "adapter"):
         shutil.copytree(deployment.folder / name, tmp_path / name)
-    profile = tmp_path / "prod.toml"
-    shutil.copy(deployment.profile, profile)
+    shutil.copy(deployment.text, tmp_path)
+    profile = Path(shutil.copy(deployment.profile, tmp_path))
     home = Home(tmp_path / "home")
+    saved = json.loads(home.run("inspect", tmp_path / "adapter", "--json").out)["fingerprint"]
     with profile.open("a") as text:
-        text.write('[recorded]\nadapter_fingerprint = "as-it-was"\nvllm_version = "0.1.0"\n')
+        text.write(f'[recorded]\nadapter_fingerprint = "{saved}"\n')
+    assert "differs nothing" in home.run("--profile", profile, "--check").text
+
+    change_one_byte(tmp_path / "adapter/adapter_model.safetensors")
     ended = home.run("--profile", profile, "--check")
     assert ended.exit_code == 0, ended.text
-    assert "adapter content was as-it-was, is " in ended.text
-    assert "vLLM was 0.1.0, is " in ended.text
+    assert f"differs adapter content was {saved}, is " in ended.text
     assert home.artifacts == []
 
 
