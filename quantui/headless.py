@@ -171,12 +171,33 @@ def _progress(step: StepState, now: float) -> str:
     return f"{amount}, {left}"
 
 
+def _stopping() -> list[signal.Signals]:
+    """The signals that ask to stop. SIGHUP is not one under nohup, which lets it be ignored."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """KeyboardInterrupt from SIGINT, SIGTERM and SIGHUP: for work that leaves nothing to clean up.
+
+    A flag would be seen only when a Hub that does not answer has timed out.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _stopping()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def cancel_on_signals() -> Iterator[threading.Event]:
     """An event that SIGINT, SIGTERM and SIGHUP set; the handlers before are put back after."""
     cancel = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: cancel.set()) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: cancel.set()) for number in _stopping()}
     try:
         yield cancel
     finally:

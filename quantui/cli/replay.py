@@ -31,16 +31,17 @@ def run(args: argparse.Namespace) -> int:
     """Replay ``args.profile``; gives the exit code of the run."""
     from quantui.domain.profile import apply_overrides
     from quantui.engines.recording import differences
-    from quantui.headless import cancel_on_signals
+    from quantui.headless import cancel_on_signals, interrupt_on_signals
     from quantui.runtime.profile_file import load_profile
     from quantui.runtime.resolve import look_up
 
     draft = apply_overrides(load_profile(Path(args.profile)), args.assignments)
     serve = not args.prepare_only
     looking = args.check or args.dry_run
-    with cancel_on_signals() as cancel:
+    with interrupt_on_signals():
         # Before an engine is asked for: a wrong name is told at once, not after an install.
-        inputs = look_up(draft, serve=serve, progress=_reading(cancel))
+        inputs = look_up(draft, serve=serve, progress=_tell_of_large_files())
+    with cancel_on_signals() as cancel:
         if not looking:
             ensure_engine(draft, cancel=cancel, yes=args.yes)
         plan, facts = _plan(draft, inputs, serve=serve, force=args.force, cancel=cancel)
@@ -56,16 +57,12 @@ def run(args: argparse.Namespace) -> int:
     return exit_code(state)
 
 
-def _reading(cancel: threading.Event) -> Progress:
-    """Tells which large files are read to know their content, and ends it when cancelled."""
-    from quantui.runtime.worker_run import cancelled
-
+def _tell_of_large_files() -> Progress:
+    """Tells which large files are read to know their content."""
     told: set[str] = set()
 
     def progress(name: str, done: int, total: int) -> None:
         del done
-        if cancel.is_set():
-            raise cancelled()
         if total > _LARGE_BYTES and name not in told:
             told.add(name)
             size = format_bytes(total)

@@ -510,6 +510,45 @@ def test_hashing_a_large_model_can_be_stopped(bench: Bench, number: signal.Signa
     assert "Traceback" not in ended.out + ended.err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_waiting_for_a_hub_that_never_answers_can_be_stopped(
+    bench: Bench, number: signal.Signals
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        environment = hub_environment(None, bench)
+        environment["HF_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        profile = bench.profile(model={"id": "owner/model"})
+        running = bench.home.start("--profile", profile, **environment)
+        connection, _ = silent.accept()
+        with connection:
+            time.sleep(0.2)
+            asked = time.monotonic()
+            ended = running.stop(number)
+    assert time.monotonic() - asked < 15
+    assert ended.exit_code == 130
+    assert "Traceback" not in ended.out + ended.err
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(bench: Bench) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        environment = hub_environment(None, bench)
+        environment["HF_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        profile = bench.profile(model={"id": "owner/model"})
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            running = bench.home.start("--profile", profile, **environment)
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        connection, _ = silent.accept()
+        with connection:
+            running.process.send_signal(signal.SIGHUP)
+            time.sleep(0.5)
+            assert running.process.poll() is None
+            assert running.stop(signal.SIGTERM).exit_code == 130
+
+
 # Only a real vLLM can tell -----------------------------------------------------------------------
 
 
