@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +20,7 @@ from quantui.domain.draft import Draft
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.events import RunEvent, RunFinished
 from quantui.domain.methods import method as method_named
+from quantui.domain.plan import CheckStep, Plan, ServeStep
 from quantui.domain.prepared_model import PreparedModel
 from quantui.domain.profile import set_option
 from quantui.engines.planning import build_plan
@@ -26,7 +28,6 @@ from quantui.engines.vllm_server import engine_arguments, quantization_argument
 
 if TYPE_CHECKING:
     from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
-    from quantui.domain.plan import Plan
     from quantui.engines.planning import Facts
 
 __all__ = [
@@ -120,8 +121,10 @@ def prepare_model_for_vllm(
         draft, facts = _resolve(draft)
     if facts.model.quantization and method is None:
         draft = draft.with_option("quantization", "method", "none")
-    plan = build_plan(draft, facts, serve=False)
-    path = _checkpoint(plan, on_event)
+    # Planned with its server, so that what cannot be served here is refused; vllm.LLM takes its place.
+    plan = build_plan(draft, facts)
+    steps = tuple(step for step in plan.steps if not isinstance(step, ServeStep | CheckStep))
+    path = _checkpoint(replace(plan, steps=steps), on_event)
     argument = quantization_argument(facts.model, method_named(draft.quantization.method))
     return PreparedModel(
         path,
@@ -190,7 +193,7 @@ def get_or_create_merged_model(
 
     with _os_errors():
         facts = resolve(draft, serve=False)
-    # Forced: a model that does not fit here in 16 bit may be served elsewhere, or quantized.
+    # Forced: what does not fit here in 16 bit may be served elsewhere, or quantized.
     return _checkpoint(build_plan(draft, facts, serve=False, force=True), on_event)
 
 

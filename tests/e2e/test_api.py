@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fixtures import hub_server
 
 import quantui
 from quantui import QuantuiError
@@ -127,6 +128,51 @@ def test_vllm_takes_what_a_call_gave(demo: Path, engine: Engine, tmp_path: Path)
         timeout=400,
     )
     assert "told: bitsandbytes 512 8" in done.stdout, done.stderr[-3000:]
+
+
+_FROM_THE_HUB = """
+import sys, quantui
+model = quantui.prepare_model_for_vllm("me/lora", engine_python=sys.argv[1])
+print("told:", model.source, "|", model)
+"""
+
+
+def test_an_adapter_on_the_hub_brings_its_base_in_16_bit(
+    demo: Path, adapter: Path, engine: Engine, tmp_path: Path
+) -> None:
+    hub, stop = hub_server.start()
+    try:
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        config["base_model_name_or_path"] = "me/base-bnb-4bit"
+        (adapter / "adapter_config.json").write_text(json.dumps(config))
+        for name, folder in (("me/lora", adapter), ("me/base", demo / "base")):
+            files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+            hub.repositories[name] = hub_server.Repository(files)
+        told = []
+        for offline in ("0", "1"):
+            done = subprocess.run(
+                [sys.executable, "-c", _FROM_THE_HUB, engine.python],
+                env=hub_server.environment(hub, tmp_path, HF_HUB_OFFLINE=offline),
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert done.stdout.startswith("told: me/base@"), done.stderr[-3000:]
+            told.append(done.stdout)
+    finally:
+        stop()
+    assert told[0] == told[1]
+    assert f" + me/lora@{hub.repositories['me/lora'].commit} | " in told[0]
+    assert (Path(told[0].partition(" | ")[2].strip()) / "model.safetensors").exists()
+
+
+def test_what_cannot_be_served_here_is_refused_before_any_work(
+    demo: Path, adapter: Path, engine: Engine, own_home: Path
+) -> None:
+    with pytest.raises(QuantuiError) as caught:
+        quantui.prepare_model_for_vllm(adapter, engine_python=engine.python, max_model_len=100_000)
+    assert caught.value.code == "memory.context-too-long"
+    assert not (own_home / "runs").exists()
 
 
 _MERGE = """
