@@ -257,6 +257,32 @@ def test_quantui_killed_leaves_nothing(run_id, tmp_path):
     wait_for(lambda: not carrying(run_id.encode(), "cmdline"))
 
 
+def test_the_kernel_ends_a_child_whose_keeper_is_killed_while_quantui_cannot_act(run_id, tmp_path):
+    program = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from quantui.runtime.process import KeptProcess
+        kept = KeptProcess(
+            [sys.executable, "-c", sys.argv[3]], run_id=sys.argv[1], name="x", log=Path(sys.argv[2])
+        )
+        print(kept.keeper_pid, flush=True)
+        time.sleep(600)
+    """)
+    log = tmp_path / "child.log"
+    quantui = subprocess.Popen(
+        [sys.executable, "-c", program, run_id, log, STUBBORN], stdout=subprocess.PIPE, text=True
+    )
+    keeper = int(quantui.stdout.readline())
+    wait_for(lambda: log.exists() and "up" in log.read_text())
+    quantui.send_signal(signal.SIGSTOP)
+    try:
+        os.kill(keeper, signal.SIGKILL)
+        wait_for(lambda: not carrying(run_id.encode()))
+    finally:
+        quantui.kill()
+        quantui.wait()
+
+
 def test_what_a_run_left_whose_quantui_and_keeper_died_can_be_reaped(run_id):
     left = subprocess.Popen(
         ["sleep", "600"], env={**os.environ, "QUANTUI_PROCESS_OF": f"{run_id}:serve"}
@@ -299,10 +325,20 @@ def test_closing_twice_leaves_files_alone_that_took_over_the_numbers(start, tmp_
         file.close()
 
 
-def test_a_status_told_just_before_the_keepers_end_is_not_taken_for_a_crash(start):
+def test_what_the_keeper_tells_between_a_look_and_its_end_is_not_missed(start, monkeypatch):
     process = start("raise SystemExit(5)")
-    os.waitid(os.P_PID, process.keeper_pid, os.WEXITED | os.WNOWAIT)
-    assert process.status().exit_code == 5
+    read = os.read
+
+    def read_too_early(fd, size):
+        """The pipe is found empty, and before anything else is asked the keeper speaks and ends."""
+        try:
+            return read(fd, size)
+        except BlockingIOError:
+            os.waitid(os.P_PID, process.keeper_pid, os.WEXITED | os.WNOWAIT)
+            raise
+
+    monkeypatch.setattr(os, "read", read_too_early)
+    assert process.wait_gone().exit_code == 5
 
 
 def test_the_status_pipe_wakes_a_selector(start):

@@ -65,10 +65,9 @@ WHOLE = [
 ]
 
 
-def shown(*events, terminal=False):
+def shown(*events):
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100, color_system=None)
-    follow(events, Lines(console))
+    follow(events, Lines(Console(file=out, width=100, color_system=None)))
     return out.getvalue()
 
 
@@ -129,14 +128,14 @@ def test_untrusted_text_is_printed_as_text(event):
 
 
 def test_untrusted_text_in_the_living_line_is_no_markup():
-    ready = ServerReady(at=1.0, url="http://x", model=HOSTILE, pid=1, seconds=1.0)
     phase = StepPhase(at=1.0, step="serve", phase=HOSTILE)
-    out = shown(
-        STARTED, StepStarted(at=1.0, step="serve"), phase, ready,
-        StepFinished(at=1.0, step="serve", seconds=1.0, result={}), terminal=True,
-    )  # fmt: skip
-    assert "[bold]evil[/nothing]" in out
-    assert "\x1b[31m" not in out
+    state = state_of(StepStarted(at=1.0, step="serve"), phase)
+    out = io.StringIO()
+    lines = Lines(Console(file=out, force_terminal=True, width=100, color_system=None))
+    lines.heard(LogLine(at=2.0, step="serve", text="not shown"), state)
+    lines.close()
+    assert "[bold]evil[/nothing]" in out.getvalue()
+    assert "\x1b[31m" not in out.getvalue()
 
 
 def test_the_living_line_says_step_phase_progress_and_memory():
