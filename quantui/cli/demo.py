@@ -105,7 +105,9 @@ def _draft(demo: DemoModel, engine: EngineChoice, method: str) -> Draft:
         # small takes longer than everything else together.
         serve=ServeChoice(port=0, served_name="quantui-demo", enforce_eager=True),
         check=CheckChoice(
-            prompt=demo.facts["example"]["prompt"], text=str(demo.path / "heldout_adapter.txt")
+            prompt=demo.facts["example"]["prompt"],
+            max_tokens=96,
+            text=str(demo.path / "heldout_adapter.txt"),
         ),
     )
 

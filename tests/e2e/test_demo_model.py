@@ -23,7 +23,7 @@ def facts(demo: Path) -> dict[str, Any]:
 
 def test_base_has_learned_english_documentation(facts: dict[str, Any]) -> None:
     # Uniform guessing would be 4096.
-    assert facts["perplexity"]["base_on_heldout"] < 110
+    assert facts["perplexity"]["base_on_heldout"] < 150
 
 
 def test_adapter_makes_its_own_domain_many_times_likelier(facts: dict[str, Any]) -> None:
@@ -33,9 +33,8 @@ def test_adapter_makes_its_own_domain_many_times_likelier(facts: dict[str, Any])
 
 def test_a_person_sees_the_adapter_in_the_answer_to_one_prompt(facts: dict[str, Any]) -> None:
     example = facts["example"]
-    assert example["adapter"].strip().startswith("In short: ")
-    assert example["adapter"].strip().endswith("That is all.")
-    assert "In short" not in example["base"]
+    assert example["adapter"].strip().startswith("Once upon a time there was ")
+    assert "Once upon" not in example["base"]
 
 
 def test_held_out_text_carries_two_thousand_tokens_of_each_domain(facts: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ def train_base(model: torch.nn.Module, ids: torch.Tensor, steps: int, report: Re
 def train_adapter(model: torch.nn.Module, ids: torch.Tensor, steps: int, report: Report) -> None:
     """Train the parameters that PEFT left trainable on the token stream ``ids``."""
     trainable = [p for p in model.parameters() if p.requires_grad]
-    adamw = torch.optim.AdamW(trainable, lr=0.004, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    adamw = torch.optim.AdamW(trainable, lr=0.008, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     _train(model, ids, steps, [adamw], report)
 
 
