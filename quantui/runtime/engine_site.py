@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,20 +19,35 @@ _TIMEOUT_S = 60.0
 """A cold disk or a network file system makes the first start of an interpreter slow."""
 
 _LOOK = """
-import importlib.metadata as metadata, importlib.util, json, platform, re, sys
+import importlib.metadata as metadata, importlib.util, json, os, pathlib, platform, re, sys
 sys.path[:] = [entry for entry in sys.path if entry]
 def there(module):
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+def read(path):
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
 packages, plugins = {}, []
-for found in metadata.distributions():
-    name = found.metadata["Name"]
-    if not name or re.sub(r"[-_.]+", "-", name).lower() in packages:
+for entry in sys.path:
+    try:
+        names = sorted(name for name in os.listdir(entry) if name.endswith(".dist-info"))
+    except OSError:
         continue
-    packages[re.sub(r"[-_.]+", "-", name).lower()] = found.version
-    plugins += [e.name + "=" + e.value for e in found.entry_points if e.group.startswith("vllm.")]
+    for folder in names:
+        # NAME-VERSION.dist-info: parsing every METADATA file as well would take twice as long.
+        name, _, version = folder.removesuffix(".dist-info").rpartition("-")
+        name = re.sub(r"[-_.]+", "-", name).lower()
+        if not name or name in packages:
+            continue
+        packages[name] = version
+        path = pathlib.Path(entry, folder)
+        if "[vllm." in read(path / "entry_points.txt"):
+            points = metadata.PathDistribution(path).entry_points
+            plugins += [e.name + "=" + e.value for e in points if e.group.startswith("vllm.")]
 print("\\n" + json.dumps({
     "python": platform.python_version(), "prefix": sys.prefix, "packages": packages,
     "plugins": sorted(plugins), "missing": [m for m in sys.argv[1:] if not there(m)],
@@ -98,6 +114,20 @@ def look(python: str, modules: Iterable[str] = ()) -> Site:
     not run.
     """
     path = interpreter_path(python)
+    return _look(path, tuple(modules), _stamp(path))
+
+
+def _stamp(path: str) -> tuple[int | str, ...]:
+    """Changes when the environment is made anew, a package comes or goes, or PYTHONPATH differs."""
+    link = Path(path).lstat()
+    sites = sorted(Path(path).parent.parent.glob("lib/python3*/site-packages"))
+    paths = os.environ.get("PYTHONPATH", "")
+    return (paths, link.st_ino, link.st_mtime_ns, *(site.stat().st_mtime_ns for site in sites))
+
+
+@lru_cache(maxsize=64)
+def _look(path: str, modules: tuple[str, ...], stamp: tuple[int | str, ...]) -> Site:
+    del stamp
     try:
         done = subprocess.run(
             [path, "-c", _LOOK, *modules],

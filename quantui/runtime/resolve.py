@@ -56,7 +56,7 @@ def look_up(draft: Draft, *, serve: bool = True, progress: Progress | None = Non
             fix="Give the path of a text file, or leave it out.",
         )
     adapter = _adapter(draft, progress)
-    model = resolve_model(_base(draft, adapter), draft.model.revision, progress=progress)
+    model = resolve_model(*_base(draft, adapter), progress=progress)
     if adapter is not None:
         check_adapter_fits(model, adapter)
     return Inputs(model, adapter)
@@ -160,14 +160,20 @@ def _adapter(draft: Draft, progress: Progress | None) -> AdapterSpec | None:
     )
 
 
-def _base(draft: Draft, adapter: AdapterSpec | None) -> str:
-    """The base to use: the draft's, else the one the adapter names, in 16 bit where that is a 4-bit copy."""
+def _base(draft: Draft, adapter: AdapterSpec | None) -> tuple[str, str | None]:
+    """The base to use and its revision: the draft's, else what the adapter was trained on.
+
+    Where that is a 4-bit copy, the 16-bit checkpoint is taken, whose revisions are others.
+    """
     if draft.model.id:
-        return draft.model.id
+        return draft.model.id, draft.model.revision
     if adapter is None:
         raise QuantuiError("profile.no-model", "No model is named.", fix="Set model.id.")
     named = base_of(adapter)
-    return sixteen_bit_base(named) or named
+    in_16_bit = sixteen_bit_base(named)
+    if in_16_bit:
+        return in_16_bit, draft.model.revision
+    return named, draft.model.revision or adapter.base_revision
 
 
 def _snapshot(spec: ModelSpec | AdapterSpec) -> str:
