@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from quantui.cli.engine import ensure_engine
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.out)
     save_profile(path, with_record(draft, facts, plan, state, now))
     if not args.json:
-        tell(console(), demo.facts, state, path)
+        tell(console(), demo.facts, state, path, program_name())
     return ExitCode.OK
 
 
@@ -112,7 +115,17 @@ def _draft(demo: DemoModel, engine: EngineChoice, method: str) -> Draft:
     )
 
 
-def tell(out: Console, made: dict[str, Any], state: RunState, path: Path) -> None:
+def program_name() -> str:
+    """What to type for quantui: its name where the shell finds it, else the path it was started by."""
+    if shutil.which("quantui"):
+        return "quantui"
+    started = Path(sys.argv[0])
+    return sanitize(str(started)) if started.name == "quantui" else "python -m quantui"
+
+
+def tell(
+    out: Console, made: dict[str, Any], state: RunState, path: Path, program: str = "quantui"
+) -> None:
     """The adapter's effect, and what to do next; ``made`` is the demo's ``demo.json``."""
     example = made["example"]
     perplexity = made["perplexity"]
@@ -120,7 +133,7 @@ def tell(out: Console, made: dict[str, Any], state: RunState, path: Path) -> Non
     out.print()
     say(out, "What the adapter does, on one prompt:")
     say(out, f"  prompt  {one_line(example['prompt'])}")
-    say(out, f"  base    {one_line(example['base'])}")
+    say(out, f"  base    {shorten(one_line(example['base']), 160, placeholder=' …')}")
     if state.answer is not None:
         say(out, f"  merged  {one_line(state.answer.text)}")
     say(
@@ -133,9 +146,9 @@ def tell(out: Console, made: dict[str, Any], state: RunState, path: Path) -> Non
     name = sanitize(str(path))
     say(out, f"Wrote {name}. Next:")
     for command, what in (
-        (f"quantui --profile {name}", "serve it again, until Ctrl-C; nothing is merged twice"),
-        (f"quantui --profile {name} --dry-run", "the exact commands"),
-        ("quantui init MODEL --adapter YOURS", "a profile for your own model"),
+        (f"{program} --profile {name}", "serve it again, until Ctrl-C; nothing is merged twice"),
+        (f"{program} --profile {name} --dry-run", "the exact commands"),
+        (f"{program} init MODEL --adapter YOURS", "a profile for your own model"),
     ):
         say(out, f"  {command}")
         say(out, f"      {what}")
