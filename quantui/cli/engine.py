@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 from quantui.cli.output import console, print_json
@@ -14,6 +12,7 @@ from quantui.domain.terminal_text import sanitize
 
 if TYPE_CHECKING:
     import argparse
+    import threading
 
     from rich.progress import Progress
 
@@ -116,6 +115,7 @@ def ensure_engine(draft: Draft, *, cancel: threading.Event, yes: bool) -> None:
 
 def _install(args: argparse.Namespace) -> int:
     from quantui.engines.specs import engine_spec
+    from quantui.headless import cancel_on_signals
     from quantui.runtime.engines import engine_status
 
     spec = engine_spec(args.name)
@@ -123,16 +123,8 @@ def _install(args: argparse.Namespace) -> int:
     if status.state != "installed" or args.force:
         _announce(spec, status)
         _agree(f"Install {spec.name}?", yes=args.yes)
-    cancel = threading.Event()
-    previous = {
-        number: signal.signal(number, lambda *_: cancel.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
+    with cancel_on_signals() as cancel:
         engine = _make(spec.name, cancel, force=args.force)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     if args.json:
         print_json(
             {

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quantui.domain.hardware_checks import MIN_COMPUTE_CAPABILITY
+
 if TYPE_CHECKING:
     from quantui.domain.hardware import HardwareReport
     from quantui.engines.specs import EngineSpec
 
 CUDA_ENGINE = "vllm-cuda"
 CPU_ENGINE = "vllm-cpu"
-LEAST_CAPABILITY = (7, 5)
-"""vLLM's documentation: compute capability 7.5 or higher; a V100 (7.0) is out."""
 
 
 def default_engine_name(report: HardwareReport) -> str:
     """``vllm-cuda`` when a GPU of compute capability 7.5 or higher is known, else ``vllm-cpu``."""
     suited = any(
-        gpu.compute_capability is not None and gpu.compute_capability >= LEAST_CAPABILITY
+        gpu.compute_capability is not None and gpu.compute_capability >= MIN_COMPUTE_CAPABILITY
         for gpu in report.gpus
     )
     return CUDA_ENGINE if suited else CPU_ENGINE
