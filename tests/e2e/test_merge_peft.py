@@ -53,6 +53,7 @@ def merged(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Merged:
 EXACT = (
     "plain", "tied-untouched", "head-tied", "embedding-tied", "head-saved-tied", "tokens-tied",
     "embedding", "dora", "rslora", "patterns", "gpt2", "biases", "resized", "ia3",
+    "pissa", "olora", "kasa", "velora", "monteclora", "bdlora",
 )  # fmt: skip
 
 
@@ -71,6 +72,17 @@ def test_a_16_bit_merge_is_rounded_once(merged: Merged, case: str) -> None:
     compared = merged.compared[case]
     assert compared["difference"] < 0.02 * compared["adapter_changes"]
     assert compared["dtype"] == {"fp16": "float16"}.get(case, "bfloat16")
+
+
+@pytest.mark.parametrize("case", ["pissa", "olora", "kasa", "pissa-bf16"])
+def test_what_peft_takes_from_the_base_again_is_merged_as_it_was_trained(
+    merged: Merged, case: str
+) -> None:
+    logits = merged.run(case).result["proof"]["logits"]
+    assert logits["passed"]
+    assert logits["kl_base"] > 0.01, "measured against the published base"
+    assert merged.compared[case]["reloading_changes"] < 1e-4
+    assert merged.compared[case]["difference"] < 0.02 * merged.compared[case]["adapter_changes"]
 
 
 @pytest.mark.parametrize("case", ["head-tied", "embedding-tied", "head-saved-tied"])
@@ -134,7 +146,8 @@ def test_a_wrong_merge_fails_its_proof_and_is_removed(merged: Merged) -> None:
         ("wrong-rank", "merge.shape-mismatch"),
         ("nan", "merge.not-finite"),
         ("zero", "merge.no-effect"),
-        ("pissa", "merge.unconverted-init"),
+        ("pissa-random", "merge.unconverted-init"),
+        ("lora-ga", "merge.unconverted-init"),
         ("unknown", "merge.unknown-setting"),
         ("alora", "merge.not-mergeable"),
         ("prompt", "merge.not-mergeable"),
@@ -160,7 +173,7 @@ def test_short_memory_is_told_before_anything_is_loaded(merged: Merged) -> None:
 
 def test_what_failed_leaves_nothing_behind(merged: Merged) -> None:
     failed = {case for case in merged.jobs if merged.run(case).events[-1]["type"] == "error"}
-    assert len(failed) == 15
+    assert len(failed) == 16
     left = {path.name for path in (merged.root / "out").iterdir()}
     assert left == set(merged.jobs) - failed
 

@@ -25,8 +25,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+# Found before quantui_wire takes this folder off sys.path.
+import adapter_rules  # noqa: F401
 import atomic_folder
-import peft_merging  # noqa: F401 - found before quantui_wire takes this folder off sys.path
+import peft_merging  # noqa: F401
 import quantui_wire as wire
 
 if TYPE_CHECKING:
@@ -116,16 +118,18 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     had_ties = attach.untie_if_needed(model, adapter)
     vocabulary = model.get_input_embeddings().weight.shape[0]
 
-    wire.phase("load adapter")
-    wrapped = attach.attach(model, adapter, device)
     # What the tie of head and embedding means to a merge, and what no formula here covers, only the
     # model's own answers can prove.
     before = None
-    by_logits = job.get("verify") == "logits" or had_ties or not adapter.is_lora
+    by_logits = job.get("verify") == "logits" or had_ties or adapter.why_peft is not None
     by_logits = by_logits or adapter.config.get("target_parameters") is not None
+    ids = logits.prompt_ids(source.folder, job.get("prompts") or (), vocabulary)
+    bare = logits.answers(model, ids) if by_logits else []
+
+    wire.phase("load adapter")
+    wrapped = attach.attach(model, adapter, device)
     if by_logits:
-        ids = logits.prompt_ids(source.folder, job.get("prompts") or (), vocabulary)
-        before = logits.reference(wrapped, ids)
+        before = logits.reference(wrapped, ids, bare)
 
     wire.phase("merge")
     proof = Proof(adapter)

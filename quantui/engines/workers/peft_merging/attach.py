@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import adapter_rules
 from quantui_wire import WorkerError, notice
 
 from peft_merging.adapter import PREFIX
@@ -82,7 +83,8 @@ def attach(model: Any, adapter: Adapter, device: str) -> PeftModel:  # noqa: ANN
 
     config = PeftConfig.from_pretrained(str(adapter.folder))
     config.inference_mode = True
-    if isinstance(getattr(config, "init_lora_weights", None), str):
+    named = isinstance(getattr(config, "init_lora_weights", None), str)
+    if named and not adapter_rules.changes_base(adapter.config):
         # Every value is overwritten; some initializations decompose each weight first.
         config.init_lora_weights = True
     if not adapter.tensors:

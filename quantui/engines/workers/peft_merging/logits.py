@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-    from peft import PeftModel
 
 PROMPTS = (
     "Question: What is the capital of France, and which river runs through it?\nAnswer:",
@@ -60,17 +59,24 @@ def prompt_ids(folder: Path, prompts: Sequence[str], vocabulary: int) -> list[to
     return [torch.randint(0, vocabulary, (1, 32), generator=generator) for _ in range(3)]
 
 
-def reference(wrapped: PeftModel, ids: list[torch.Tensor]) -> Reference:
-    """What base+adapter, unmerged, says to ``ids``, and how far the bare base is from it."""
-    adapted = [log_probabilities(wrapped, row) for row in ids]
-    with wrapped.disable_adapter():
-        base = [log_probabilities(wrapped, row) for row in ids]
+def answers(model: Any, ids: list[torch.Tensor]) -> list[torch.Tensor]:  # noqa: ANN401
+    """Log-probabilities after each token of each of ``ids``."""
+    return [log_probabilities(model, row) for row in ids]
+
+
+def reference(wrapped: Any, ids: list[torch.Tensor], base: list[torch.Tensor]) -> Reference:  # noqa: ANN401
+    """What base+adapter, unmerged, says to ``ids``, and how far ``base``, the bare one's answers, is.
+
+    ``base`` is asked before the adapter is attached: with PEFT's adapter switched off, trained biases
+    stay, and so does what an initialization took from the base.
+    """
+    adapted = answers(wrapped, ids)
     return Reference(ids, adapted, _divergence(base, adapted))
 
 
 def compare(model: Any, before: Reference) -> dict[str, Any]:  # noqa: ANN401
     """The proof's part about logits; ``passed`` says whether it holds."""
-    merged = [log_probabilities(model, row) for row in before.ids]
+    merged = answers(model, before.ids)
     divergence = _divergence(merged, before.adapted)
     agreeing = sum(
         int((ours.argmax(-1) == theirs.argmax(-1)).sum())

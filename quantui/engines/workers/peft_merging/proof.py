@@ -1,7 +1,7 @@
 """Show that a merge is right, independently of what made it.
 
 Rows of every touched tensor are computed again in float64 from the base's values and the adapter's
-file, with this module's own reading of the adapter's scale; the error is measured in units in the
+file, with the scale that adapter_rules reads, not the one PEFT used; the error is measured in units in the
 last place (ulp) that the result's dtype has at the size of the summed terms. Untouched tensors are
 compared with the base's files bit by bit.
 """
@@ -12,6 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import adapter_rules
 from quantui_wire import WorkerError, progress
 
 from peft_merging.adapter import PREFIX
@@ -93,11 +94,7 @@ class Proof:
         dimension: int,
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Merged rows in float64, and the size of the terms they are a sum of."""
-        if not self.adapter.is_lora or self.adapter.config.get("use_bdlora"):
-            return None
-        if any(self.adapter.config.get(k) for k in ("kasa_config", "velora_config")):
-            return None
-        if self.adapter.config.get("monteclora_config"):
+        if self.adapter.why_peft is not None:
             return None
 
         def stored(part: str) -> torch.Tensor | None:
@@ -108,7 +105,7 @@ class Proof:
             added, a = stored("lora_B.bias"), stored("lora_A.weight")
             if added is None or a is None:
                 return None
-            delta = added[rows] * self.adapter.scale(module, a.shape[0])
+            delta = added[rows] * adapter_rules.scale(self.adapter.config, module, a.shape[0])
             return base + delta, base.abs() + delta.abs()
         a, b = stored("lora_embedding_A"), stored("lora_embedding_B")
         if a is not None and b is not None:
@@ -118,7 +115,7 @@ class Proof:
             if a is None or b is None or a.ndim != 2 or b.ndim != 2 or base.ndim != 2:
                 return None
             left, right = b[rows], a
-        scale = self.adapter.scale(module, a.shape[0])
+        scale = adapter_rules.scale(self.adapter.config, module, a.shape[0])
         plain = base if dimension == 0 else base.mT
         value = plain + scale * (left @ right)
         magnitude = plain.abs() + abs(scale) * (left.abs() @ right.abs())
