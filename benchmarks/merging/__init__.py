@@ -1,0 +1,1 @@
+"""What `benchmarks/merge.py` runs: the model it makes, PEFT's way, measuring, comparing and reporting."""
