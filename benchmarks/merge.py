@@ -76,7 +76,7 @@ def one_size(bench: Bench, options: argparse.Namespace, place: Path) -> int:
     runs, found = bench.rounds(model, (TORCH, COPY, OURS, PEFT))
     print(
         f"{shape.parameters / 1e9:.3f} B parameters, {gb(model.bytes)} in {model.shards} shards, "
-        f"rank {options.rank} on {len(shape.linear())} linear layers, {options.rounds} rounds\n"
+        f"rank {options.rank} on {len(shape.linear())} linear layers; rounds: {options.rounds}\n"
     )
     other_ways(runs)
     return report.whole(runs, found)

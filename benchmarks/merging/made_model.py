@@ -4,7 +4,7 @@
 
 Run by an engine's interpreter. Job: ``out`` (folder to create), ``shape`` (see :class:`Shape`), ``limit`` (bytes of a
 shard), ``rank``. Gives ``out/base`` (Qwen2, bfloat16, no tokenizer) and ``out/adapter`` (every linear layer, float32,
-as PEFT saves it). Memory does not depend on the size: 48 MiB of blocks beside torch.
+as PEFT saves it). Memory does not depend on the size: 32 MiB of blocks beside torch.
 """
 
 from __future__ import annotations
