@@ -5,6 +5,8 @@ Imports the standard library alone; workers import it before ``quantui_wire``.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 CANCELLED = 130
@@ -51,6 +53,44 @@ def whole_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def resumable_folder(
+    out: Path, resumes: Callable[[Path], bool], keeps: Callable[[Path], bool]
+) -> Iterator[Path]:
+    """Like :func:`whole_folder`, but a folder that SIGKILL or a full disk left is gone on from.
+
+    ``resumes`` says whether an unfinished folder is of the same work; any other is cleared. After a
+    full disk ``keeps`` says whether what is there is worth keeping. Every other exception, SIGTERM and
+    SIGINT remove it.
+
+    Raises:
+        FileExistsError: ``out`` exists; nothing is touched.
+        BlockingIOError: Another process is writing the same folder.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists already")
+    partial = partial_of(out)
+    partial.mkdir(parents=True, exist_ok=True)
+    # Held until the process ends, however it ends.
+    held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not resumes(partial):
+        for entry in list(partial.iterdir()):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    _remove_when_stopped(partial)
+    try:
+        yield partial
+        _open_to_readers(partial)
+        partial.rename(out)
+    except BaseException as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not (full and keeps(partial)):
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        os.close(held)
 
 
 def _open_to_readers(folder: Path) -> None:

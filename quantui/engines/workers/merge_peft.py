@@ -18,10 +18,8 @@ import importlib.util
 import json
 import os
 import resource
-import threading
 import time
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +30,7 @@ import peft_merging  # noqa: F401
 import quantui_wire as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from peft_merging.base import Base
     from peft_merging.logits import Reference
@@ -55,6 +53,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "path": str(out),
         "bytes": size,
+        "method": "peft",
+        "why_peft": job.get("why_peft"),
         **facts,
         "seconds": round(time.monotonic() - began, 1),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -97,6 +97,7 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     import transformers
     from peft_merging import adapter as adapters
     from peft_merging import attach, base, logits, merging, side_files
+    from peft_merging.loading import reporting, resident_growth
     from peft_merging.proof import Proof
 
     transformers.utils.logging.disable_progress_bar()
@@ -138,7 +139,7 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
 
     wire.phase("write")
     write_weights(merged, folder, shard)
-    side_files.write_config(source.config, merged, folder)
+    side_files.write_config(source.config, side_files.changes_of(merged), folder)
     choice = job.get("tokenizer_from") or "auto"
     taken = side_files.copy_side_files(source.folder, adapter.folder, folder, choice)
 
@@ -174,6 +175,7 @@ def write_weights(merged: Any, folder: Path, shard: int) -> None:  # noqa: ANN40
     Raises:
         OSError: The disk is full; safetensors has an error of its own for that.
     """
+    from peft_merging.loading import reporting
     from safetensors import SafetensorError
 
     expected = sum(p.numel() * p.element_size() for p in merged.parameters())
@@ -231,36 +233,6 @@ def verify(
             level="warning",
         )
     return found
-
-
-@contextmanager
-def reporting(total: int, done: Callable[[], int]) -> Iterator[None]:
-    """Report ``done()`` of ``total`` bytes four times a second while the block runs."""
-    over = threading.Event()
-
-    def report() -> None:
-        while not over.wait(0.25):
-            wire.progress(min(done(), total), total, unit="bytes")
-
-    thread = threading.Thread(target=report, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-    wire.progress(total, total, unit="bytes")
-
-
-def resident_growth() -> Callable[[], int]:
-    """Bytes this process has grown by since the call: how much of the base has been read."""
-    statm = Path("/proc/self/statm")
-
-    def resident() -> int:
-        return int(statm.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-
-    start = resident()
-    return lambda: max(0, resident() - start)
 
 
 def folder_bytes(folder: Path) -> int:

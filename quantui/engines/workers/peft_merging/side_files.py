@@ -22,29 +22,41 @@ _TOKENIZER_FILES = (
 )  # fmt: skip
 
 
-def write_config(base: dict[str, Any], model: Any, folder: Path) -> None:  # noqa: ANN401
-    """The base's own config with what the merge changed: dtype, ties, vocabulary.
+def changes_of(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The fields of config.json that follow from a merged ``model``: dtype, tie, vocabulary."""
+    found = {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "tie_word_embeddings": model.config.tie_word_embeddings,
+    }
+    text = model.config.get_text_config()
+    if hasattr(text, "vocab_size"):
+        found["vocab_size"] = text.vocab_size
+    return found
+
+
+def write_config(base: dict[str, Any], changes: dict[str, Any], folder: Path) -> None:
+    """The base's own config with what the merge changed.
 
     Not the config transformers would write: its version renames fields that servers of another
-    version read.
+    version read. ``changes``: any of ``dtype``, ``tie_word_embeddings``, ``vocab_size``.
     """
-    config = dict(base)
-    config.pop("quantization_config", None)
-    dtype = str(model.dtype).removeprefix("torch.")
-    config["dtype" if "dtype" in config or "torch_dtype" not in config else "torch_dtype"] = dtype
-    current = model.config.get_text_config()
-    changed = {"tie_word_embeddings": model.config.tie_word_embeddings}
-    if hasattr(current, "vocab_size"):
-        changed["vocab_size"] = current.vocab_size
+    config = {name: value for name, value in base.items() if name != "quantization_config"}
+    changes = dict(changes)
+    if dtype := changes.pop("dtype", None):
+        config["dtype" if "dtype" in config or "torch_dtype" not in config else "torch_dtype"] = (
+            dtype
+        )
     parts = [config]
     if isinstance(config.get("text_config"), dict):
         config["text_config"] = dict(config["text_config"])
         parts.append(config["text_config"])
-    for part in parts:
-        for name, value in changed.items():
+    for name, value in changes.items():
+        holding = [part for part in parts if name in part]
+        if name == "tie_word_embeddings" and config not in holding:
             # A tie is stated where it was not: leaving it out means tied to some versions.
-            if name in part or (name == "tie_word_embeddings" and part is config):
-                part[name] = value
+            holding.append(config)
+        for part in holding:
+            part[name] = value
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 

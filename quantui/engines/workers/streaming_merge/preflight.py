@@ -1,0 +1,135 @@
+"""What must hold of an adapter's values before a byte is written: finite, of effect, and itself consistent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from quantui_wire import WorkerError
+
+from streaming_merge.refusals import keys_unmatched
+from streaming_merge.sources import Factors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from streaming_merge.operations import Output, Plan, Product
+    from streaming_merge.planning import SameValues
+    from streaming_merge.sources import Sources
+
+
+def check_values(plan: Plan, same: Sequence[SameValues], sources: Sources) -> dict[str, float]:
+    """Refuse an adapter that is broken or does nothing; give the norm of each tensor's change.
+
+    Frobenius norms by tensor, from the factors alone: the squares of scale x L R sum to the trace of
+    (L^T L)(R R^T). What DoRA changes is known only once it is computed, and is absent here; of what is
+    replaced whole the norm is that of the new values.
+
+    Raises:
+        WorkerError: ``merge.not-finite``, ``merge.no-effect``, ``merge.keys-unmatched``.
+    """
+    _refuse_not_finite(sources)
+    for pair in same:
+        _check_same(pair, sources)
+    factors = Factors(sources, "cpu")
+    norms = {}
+    directed = False
+    for shard in plan.shards:
+        for output in shard.outputs:
+            directed = directed or output.direction is not None
+            if (norm := _norm(output, factors, sources)) is not None:
+                norms[output.name] = norm
+    if not directed and not any(norms.values()):
+        raise no_effect(str(sources.adapters[0].folder))
+    return norms
+
+
+def no_effect(folder: str) -> WorkerError:
+    """The error of an adapter that changes nothing."""
+    return WorkerError(
+        "merge.no-effect",
+        f"The adapter in {folder} changes nothing.",
+        "Every change it makes is zero: it was saved before training, or emptied by another tool.",
+        "Use the trained checkpoint of the adapter, or serve the base as it is.",
+        exit_code=2,
+    )
+
+
+def _refuse_not_finite(sources: Sources) -> None:
+    import torch
+
+    for index, adapter in enumerate(sources.adapters):
+        broken = [
+            name
+            for name in adapter.tensors
+            if not bool(torch.isfinite(sources.adapter_tensor(index, name)).all())
+        ]
+        if broken:
+            raise WorkerError(
+                "merge.not-finite",
+                f"{len(broken)} tensors of the adapter in {adapter.folder} hold NaN or infinity.",
+                "Its training diverged, or the file is damaged.",
+                "Use an earlier checkpoint of the adapter.",
+                exit_code=2,
+                detail=tuple(broken[:5]),
+            )
+
+
+def _check_same(pair: SameValues, sources: Sources) -> None:
+    import torch
+
+    one = sources.adapter_tensor(pair.adapter, pair.one)
+    other = sources.adapter_tensor(pair.adapter, pair.other)
+    if not torch.equal(one, other.T if pair.transposed else other):
+        folder = sources.adapters[pair.adapter].folder
+        raise keys_unmatched(folder, [f"{pair.other} (differs from {pair.one})"], [])
+
+
+def _norm(output: Output, factors: Factors, sources: Sources) -> float | None:
+    import torch
+
+    if output.direction is not None:
+        return None
+    if not output.merged:
+        if output.adapter is None:
+            return None
+        whole = sources.adapter_tensor(output.adapter, output.source.name)
+        return float(torch.linalg.vector_norm(whole, dtype=torch.float64))
+    total = sum(_gram(group, factors) for group in _overlapping(output.products))
+    for addition in output.additions:
+        vector = sources.adapter_tensor(addition.adapter, addition.tensor)
+        total += (
+            float(torch.linalg.vector_norm(vector, dtype=torch.float64)) ** 2 * addition.scale**2
+        )
+    if output.rows is not None:
+        rows = sources.adapter_tensor(output.rows.adapter, output.rows.tensor)
+        total += float(torch.linalg.vector_norm(rows, dtype=torch.float64)) ** 2
+    return float(max(total, 0.0) ** 0.5)
+
+
+def _overlapping(products: Sequence[Product]) -> Iterator[list[Product]]:
+    """Products in groups that share their rows: each adapter adds one to every range."""
+    groups: dict[tuple[int, int], list[Product]] = defaultdict(list)
+    for product in products:
+        groups[product.start, product.stop].append(product)
+    yield from groups.values()
+
+
+def _gram(group: Sequence[Product], factors: Factors) -> float:
+    """The square of the norm of the sum of ``group``, in float64."""
+    pairs: list[tuple[torch.Tensor, torch.Tensor]] = [
+        (
+            factors.matrix(product.left, left=True).double() * product.scale,
+            factors.matrix(product.right, left=False).double(),
+        )
+        for product in group
+    ]
+    return float(
+        sum(
+            ((left.T @ other_left) * (right @ other_right.T)).sum()
+            for left, right in pairs
+            for other_left, other_right in pairs
+        )
+    )

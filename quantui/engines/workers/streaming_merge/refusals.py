@@ -1,0 +1,78 @@
+"""The errors of adapters that do not fit their base, or fit it only in part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quantui_wire import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_USE_ITS_BASE = (
+    "Use the base this adapter was trained on (base_model_name_or_path in adapter_config.json)"
+)
+
+
+def no_key_matched(folder: Path, count: int, detail: Sequence[str] = ()) -> WorkerError:
+    """None of the adapter's ``count`` tensors has a place in the base."""
+    return WorkerError(
+        "merge.no-key-matched",
+        f"Nothing of the adapter in {folder} belongs to this base.",
+        f"None of its {count} tensors names a layer that the base has.",
+        f"{_USE_ITS_BASE}.",
+        exit_code=2,
+        detail=tuple(detail[:3]),
+    )
+
+
+def keys_unmatched(folder: Path, extra: Sequence[str], absent: Sequence[str]) -> WorkerError:
+    """``extra`` tensors have no place in the base; ``absent`` ones are asked for and not there."""
+    return WorkerError(
+        "merge.keys-unmatched",
+        f"The adapter in {folder} and this base do not fit together wholly.",
+        f"{len(extra)} tensors of the adapter have no place in the base, and {len(absent)} "
+        "places that adapter_config.json asks for have no tensor.",
+        "Use the base this adapter was trained on, and the complete adapter.",
+        exit_code=2,
+        detail=(
+            *(f"no place: {key}" for key in extra[:3]),
+            *(f"no tensor: {key}" for key in absent[:3]),
+        ),
+    )
+
+
+def shape_mismatch(folder: Path, lines: Sequence[str]) -> WorkerError:
+    """Shapes that the base and adapter_config.json do not allow; a line for each."""
+    return WorkerError(
+        "merge.shape-mismatch",
+        f"{len(lines)} tensors of the adapter in {folder} have other shapes than the base and "
+        "adapter_config.json ask for.",
+        lines[0],
+        f"{_USE_ITS_BASE}, and its unedited config.",
+        exit_code=2,
+        detail=tuple(lines[1:5]),
+    )
+
+
+def not_mergeable(folder: Path, what: str, why: str) -> WorkerError:
+    """``what`` of the adapter no weight of this base can express."""
+    return WorkerError(
+        "merge.not-mergeable",
+        f"The adapter in {folder} cannot be merged: {what}.",
+        why,
+        "Serve it beside its base instead of merging, where the server supports its kind.",
+        exit_code=2,
+    )
+
+
+def conflict(what: str, why: str) -> WorkerError:
+    """Several adapters that cannot be merged in one pass."""
+    return WorkerError(
+        "merge.adapters-conflict",
+        f"These adapters cannot be merged together: {what}.",
+        why,
+        "Merge one of them first, and the other into the result.",
+        exit_code=2,
+    )
