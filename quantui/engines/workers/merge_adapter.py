@@ -294,4 +294,4 @@ def folder_bytes(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    wire.run(main)
+    wire.run(main, at_once=True)

@@ -148,7 +148,11 @@ class Merge:
                 wire.progress(done, untouched, unit="bytes", message="comparing with the base")
 
         found = proof.check(threads, report)
-        if found["sampled_values_changed"] == 0 and not found["replaced"]:
+        if (
+            found["sampled_values"]
+            and not found["sampled_values_changed"]
+            and not found["replaced"]
+        ):
             raise no_effect(str(self.adapters[0].folder))
         if self.job.get("verify") == "logits":
             found["logits"] = answers = self._compare_logits()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from streaming_merge.operations import Output, OutputShard, Plan, Product
+    from streaming_merge.operations import Output, OutputShard, Plan
     from streaming_merge.sources import Sources
 
 SAMPLED_ROWS = 8
@@ -36,12 +36,9 @@ _BLOCK = 4 << 20
 
 
 @dataclass
-class Proof:
-    """What was found to hold of the files in ``folder``."""
+class ShardProof:
+    """What was found in one file."""
 
-    plan: Plan
-    folder: Path
-    sources: Sources
     rows: int = 0
     values: int = 0
     nearest: int = 0
@@ -51,103 +48,115 @@ class Proof:
     untouched_bytes: int = 0
     converted: list[str] = field(default_factory=list)
 
+
+class _Reader:
+    """One thread's way to the values of base and adapters."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
+        self.factors = Factors(sources, "cpu")
+        self.arithmetic = Arithmetic(sources, ColumnFactors())
+
+
+@dataclass
+class Proof:
+    """Checks the files in ``folder`` that ``plan`` says what to expect of."""
+
+    plan: Plan
+    folder: Path
+    sources: Sources
+    _found: list[ShardProof] = field(default_factory=list)
+
     def check(self, threads: int, report: Callable[[int], None]) -> dict[str, Any]:
         """Read everything again; gives the facts for merge_proof.json. ``report`` gets bytes checked.
 
         Raises:
-            WorkerError: ``merge.proof-failed``, ``merge.no-effect``.
+            WorkerError: ``merge.proof-failed``.
         """
-        factors = Factors(self.sources, "cpu")
-        arithmetic = Arithmetic(self.sources, ColumnFactors())
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            comparing = []
-            for shard in self.plan.shards:
-                fd = os.open(self.folder / shard.file, os.O_RDONLY)
-                try:
-                    for output, offset in zip(shard.outputs, shard.offsets, strict=False):
-                        if not output.untouched:
-                            self._check_rows(output, fd, offset, factors, arithmetic)
-                finally:
-                    os.close(fd)
-                comparing.append(pool.submit(self._same_as_base, shard))
-            for comparison in comparing:
-                tensors, size = comparison.result()
-                self.untouched += tensors
-                self.untouched_bytes += size
-                report(self.untouched_bytes)
+            try:
+                for found in pool.map(self._check_shard, self.plan.shards):
+                    self._found.append(found)
+                    report(sum(shard.untouched_bytes for shard in self._found))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         return self._facts()
 
+    def _check_shard(self, shard: OutputShard) -> ShardProof:
+        found = ShardProof()
+        reader = _Reader(self.sources)
+        fd = os.open(self.folder / shard.file, os.O_RDONLY)
+        try:
+            for output, offset in zip(shard.outputs, shard.offsets, strict=False):
+                if output.untouched:
+                    self._compare_bytes(output, fd, offset, found)
+                else:
+                    _check_rows(output, fd, offset, reader, found)
+        finally:
+            os.close(fd)
+        return found
+
     def _facts(self) -> dict[str, Any]:
-        added = [
+        replaced = [
             output.name
             for shard in self.plan.shards
             for output in shard.outputs
             if output.adapter is not None and not output.merged
         ]
+        values = sum(shard.values for shard in self._found)
         return {
-            "sampled_rows": self.rows,
-            "max_ulp": round(self.max_ulp, 4),
-            "correctly_rounded": self.nearest / self.values if self.values else None,
-            "sampled_values_changed": self.changed / self.values if self.values else None,
+            "sampled_rows": sum(shard.rows for shard in self._found),
+            "max_ulp": round(max(shard.max_ulp for shard in self._found), 4),
+            "correctly_rounded": sum(shard.nearest for shard in self._found) / (values or 1),
+            "sampled_values": values,
+            "sampled_values_changed": sum(shard.changed for shard in self._found),
             "all_finite": True,
-            "untouched_identical": self.untouched,
-            "untouched_bytes": self.untouched_bytes,
-            "converted": sorted(self.converted),
-            "replaced": sorted(added),
+            "untouched_identical": sum(shard.untouched for shard in self._found),
+            "untouched_bytes": sum(shard.untouched_bytes for shard in self._found),
+            "converted": sorted(name for shard in self._found for name in shard.converted),
+            "replaced": sorted(replaced),
         }
 
-    def _check_rows(
-        self, output: Output, fd: int, offset: int, factors: Factors, arithmetic: Arithmetic
-    ) -> None:
-        import torch
+    def _compare_bytes(self, output: Output, fd: int, offset: int, found: ShardProof) -> None:
+        source, done = self.sources.of(output), 0
+        while done < output.nbytes:
+            size = min(_BLOCK, output.nbytes - done)
+            ours = os.pread(fd, size, offset + done)
+            if not ours or ours != os.pread(source, len(ours), output.source.offset + done):
+                raise failed(f"{output.name} is untouched by the adapter and differs.")
+            done += len(ours)
+        found.untouched += 1
+        found.untouched_bytes += output.nbytes
 
-        numbers = _some_rows(output)
-        base = torch.stack([_row(self.sources.of(output), output.source, n) for n in numbers])
-        found = torch.stack([_written_row(fd, output, offset, n) for n in numbers])
-        wide = base.double()
-        if not output.merged:
-            if not torch.equal(found, base.to(found.dtype)):
-                raise failed(f"{output.name} is not what it should have been copied from.")
-            if output.adapter is None:
-                self.converted.append(output.name)
-            self.rows += len(numbers)
-            return
-        value, magnitude = _expected(output, numbers, wide, factors, arithmetic)
-        error = (found.double() - value).abs()
-        ulp = _ulp(value, found.dtype)
-        # Half a unit for the one rounding, and float32 arithmetic, whose error is relative to the
-        # terms and not to their sum, which may be near zero.
-        allowed = 0.5001 * ulp + 16 * torch.finfo(torch.float32).eps * magnitude
-        worst = float((error / _ulp(magnitude, found.dtype)).max())
-        if not bool((error <= allowed).all()):
-            raise failed(
-                f"{output.name} is off by {worst:.1f} units in the last place of its terms."
-            )
-        self.rows += len(numbers)
-        self.values += found.numel()
-        self.max_ulp = max(self.max_ulp, worst)
-        self.nearest += int((found == value.to(found.dtype)).sum())
-        self.changed += int((found != base.to(found.dtype)).sum())
 
-    def _same_as_base(self, shard: OutputShard) -> tuple[int, int]:
-        """Compare the untouched tensors of one file; gives how many they are, and their bytes."""
-        tensors, total = 0, 0
-        fd = os.open(self.folder / shard.file, os.O_RDONLY)
-        try:
-            for output, offset in zip(shard.outputs, shard.offsets, strict=False):
-                if not output.untouched:
-                    continue
-                source, done = self.sources.of(output), 0
-                while done < output.nbytes:
-                    size = min(_BLOCK, output.nbytes - done)
-                    ours = os.pread(fd, size, offset + done)
-                    if ours != os.pread(source, size, output.source.offset + done):
-                        raise failed(f"{output.name} is untouched by the adapter and differs.")
-                    done += len(ours)
-                tensors, total = tensors + 1, total + output.nbytes
-        finally:
-            os.close(fd)
-        return tensors, total
+def _check_rows(output: Output, fd: int, offset: int, reader: _Reader, found: ShardProof) -> None:
+    import torch
+
+    numbers = _some_rows(output)
+    if not numbers:
+        return
+    base = torch.stack([_row(reader.sources.of(output), output.source, n) for n in numbers])
+    written = torch.stack([_written_row(fd, output, offset, n) for n in numbers])
+    found.rows += len(numbers)
+    if not output.merged:
+        if not torch.equal(written, base.to(written.dtype)):
+            raise failed(f"{output.name} is not what it should have been copied from.")
+        if output.adapter is None:
+            found.converted.append(output.name)
+        return
+    value, magnitude = _expected(output, numbers, base.double(), reader)
+    error = (written.double() - value).abs()
+    # Half a unit for the one rounding, and float32 arithmetic, whose error is relative to the terms
+    # and not to their sum, which may be near zero.
+    allowed = 0.5001 * _ulp(value, written.dtype) + 16 * torch.finfo(torch.float32).eps * magnitude
+    worst = float((error / _ulp(magnitude, written.dtype)).max())
+    if not bool((error <= allowed).all()):
+        raise failed(f"{output.name} is off by {worst:.1f} units in the last place of its terms.")
+    found.values += written.numel()
+    found.max_ulp = max(found.max_ulp, worst)
+    found.nearest += int((written == value.to(written.dtype)).sum())
+    found.changed += int((written != base.to(written.dtype)).sum())
 
 
 def failed(why: str) -> WorkerError:
@@ -162,22 +171,22 @@ def failed(why: str) -> WorkerError:
 
 
 def _expected(
-    output: Output,
-    numbers: list[int],
-    base: torch.Tensor,
-    factors: Factors,
-    arithmetic: Arithmetic,
+    output: Output, numbers: list[int], base: torch.Tensor, reader: _Reader
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The rows ``numbers`` in float64, and the size of the terms they are a sum of."""
     import torch
 
+    factors = reader.factors
     value, magnitude = base.clone(), base.abs()
-    for position, number in enumerate(numbers):
-        for product in output.products:
-            if product.start <= number < product.stop:
-                delta, size = _product_row(product, number, factors)
-                value[position] += delta
-                magnitude[position] += size
+    for product in output.products:
+        inside = [i for i, n in enumerate(numbers) if product.start <= n < product.stop]
+        if not inside:
+            continue
+        picked = [numbers[i] - product.start for i in inside]
+        left = factors.matrix(product.left, left=True)[picked].double() * product.scale
+        right = factors.matrix(product.right, left=False).double()
+        value[inside] += left @ right
+        magnitude[inside] += left.abs() @ right.abs()
     for addition in output.additions:
         vector = factors.vector(addition.adapter, addition.tensor).double().reshape(1, -1)
         value += addition.scale * vector
@@ -188,7 +197,7 @@ def _expected(
             norm = torch.linalg.vector_norm(value, dim=1, keepdim=True)
             factor = length.double().reshape(-1)[numbers, None] / norm
         else:
-            factor = arithmetic.column_factors(output).double()
+            factor = reader.arithmetic.column_factors(output).double()
         value, magnitude = value * factor, magnitude * factor.abs()
     if output.rows is not None:
         rows = factors.vector(output.rows.adapter, output.rows.tensor).double()
@@ -197,15 +206,6 @@ def _expected(
                 value[position] = rows[output.rows.indices.index(number)]
                 magnitude[position] = value[position].abs()
     return value, magnitude
-
-
-def _product_row(
-    product: Product, number: int, factors: Factors
-) -> tuple[torch.Tensor, torch.Tensor]:
-    left = factors.matrix(product.left, left=True)[number - product.start].double()
-    right = factors.matrix(product.right, left=False).double()
-    scale = product.scale
-    return scale * (left @ right), abs(scale) * (left.abs() @ right.abs())
 
 
 def _some_rows(output: Output) -> list[int]:
