@@ -124,8 +124,9 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     before = None
     by_logits = job.get("verify") == "logits" or had_ties or adapter.why_peft is not None
     by_logits = by_logits or adapter.config.get("target_parameters") is not None
-    ids = logits.prompt_ids(source.folder, job.get("prompts") or (), vocabulary)
-    bare = logits.answers(model, ids) if by_logits else []
+    if by_logits:
+        ids = logits.prompt_ids(source.folder, job.get("prompts") or (), vocabulary)
+        bare = logits.answers(model, ids)
 
     wire.phase("load adapter")
     wrapped = attach.attach(model, adapter, device)

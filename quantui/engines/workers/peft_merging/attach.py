@@ -35,7 +35,7 @@ def untie_if_needed(model: Any, adapter: Adapter) -> bool:  # noqa: ANN401
     """
     import torch
 
-    _resize_if_needed(model, adapter)
+    resize_if_needed(model, adapter)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     if head is None or embedding is None or head.weight.data_ptr() != embedding.weight.data_ptr():
         return False
@@ -55,7 +55,7 @@ def untie_if_needed(model: Any, adapter: Adapter) -> bool:  # noqa: ANN401
     return True
 
 
-def _resize_if_needed(model: Any, adapter: Adapter) -> None:  # noqa: ANN401
+def resize_if_needed(model: Any, adapter: Adapter) -> None:  # noqa: ANN401
     """Take on the vocabulary of an adapter that was trained with added tokens."""
     for key, tensor in adapter.tensors.items():
         if "lora_" in key or tensor.ndim != 2:
@@ -72,8 +72,10 @@ def _resize_if_needed(model: Any, adapter: Adapter) -> None:  # noqa: ANN401
             model.resize_token_embeddings(tensor.shape[0], mean_resizing=False)
 
 
-def attach(model: Any, adapter: Adapter, device: str) -> PeftModel:  # noqa: ANN401
+def attach(model: Any, adapter: Adapter, device: str, name: str = NAME) -> PeftModel:  # noqa: ANN401
     """The base with the adapter on it, unmerged, every adapter tensor in its place in float32.
+
+    ``model`` may have adapters of other names already; the one added last is not active then.
 
     Raises:
         WorkerError: ``merge.no-key-matched``, ``merge.keys-unmatched``, ``merge.shape-mismatch``,
@@ -92,8 +94,12 @@ def attach(model: Any, adapter: Adapter, device: str) -> PeftModel:  # noqa: ANN
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wrapped = PeftModel(model, config, NAME)
-            loaded = wrapped.load_adapter(str(adapter.folder), NAME, torch_device=device)
+            if isinstance(model, PeftModel):
+                wrapped = model
+                wrapped.add_adapter(name, config)
+            else:
+                wrapped = PeftModel(model, config, name)
+            loaded = wrapped.load_adapter(str(adapter.folder), name, torch_device=device)
     except ValueError as error:
         # "Target modules ... not found in the base model": PEFT has no class for it.
         if "not found" in str(error) or "No modules were targeted" in str(error):

@@ -139,21 +139,38 @@ def refuse_too_large(
     if device.startswith("cuda"):
         import torch
 
-        _refuse_short(device, work + ON_CARD, torch.cuda.mem_get_info(device)[0])
+        free_there = torch.cuda.mem_get_info(device)[0]
+        refuse_short(MERGE, device, work + ON_CARD, free_there)
         work = 2 * min(max_shard, base.bytes)
-    available = _available_bytes() if limit is None else min(_available_bytes(), limit)
-    _refuse_short("RAM", work + LIBRARIES, available)
+    refuse_short(MERGE, "RAM", work + LIBRARIES, available_bytes(limit))
 
 
-def _refuse_short(place: str, needed: int, free: int) -> None:
+MERGE = (
+    "The merge through PEFT",
+    "merge on another device, or serve the adapter beside its base",
+)
+"""What needs the memory, and what else can be done."""
+
+
+def refuse_short(what: tuple[str, str], place: str, needed: int, free: int) -> None:
+    """Refuse what needs more bytes of ``place`` than are free there.
+
+    Raises:
+        WorkerError: ``merge.not-enough-memory``.
+    """
     if free < needed:
         raise WorkerError(
             "merge.not-enough-memory",
-            f"The merge through PEFT needs about {needed / 1e9:.2f} GB of {place}.",
+            f"{what[0]} needs about {needed / 1e9:.2f} GB of {place}.",
             f"{free / 1e9:.2f} GB are free.",
-            "Close other programs, merge on another device, or serve the adapter beside its base.",
+            f"Close other programs, {what[1]}.",
             exit_code=3,
         )
+
+
+def available_bytes(limit: int | None) -> int:
+    """RAM this process may still take, at most ``limit``."""
+    return _available_bytes() if limit is None else min(_available_bytes(), limit)
 
 
 def _available_bytes() -> int:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peft_merging.proof import failed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -75,8 +77,15 @@ def reference(wrapped: Any, ids: list[torch.Tensor], base: list[torch.Tensor]) -
 
 
 def compare(model: Any, before: Reference) -> dict[str, Any]:  # noqa: ANN401
-    """The proof's part about logits; ``passed`` says whether it holds."""
+    """The proof's part about logits; ``passed`` says whether it holds.
+
+    Raises:
+        WorkerError: ``merge.proof-failed``: the vocabularies differ.
+    """
     merged = answers(model, before.ids)
+    ours, theirs = merged[0].shape[-1], before.adapted[0].shape[-1]
+    if ours != theirs:
+        raise failed(f"It knows {ours} tokens, and base and adapter {theirs}.")
     divergence = _divergence(merged, before.adapted)
     agreeing = sum(
         int((ours.argmax(-1) == theirs.argmax(-1)).sum())
@@ -121,14 +130,14 @@ def _in_float32(model: Any) -> Iterator[None]:  # noqa: ANN401
 
     def widen(module: torch.nn.Module, _: Any) -> None:  # noqa: ANN401
         narrow[id(module)] = {}
-        for name, parameter in module.named_parameters(recurse=False):
+        for name, parameter in _used_by(module).named_parameters(recurse=False):
             if parameter.is_floating_point() and parameter.dtype != torch.float32:
                 narrow[id(module)][name] = parameter.data
                 parameter.data = parameter.data.float()
 
     def restore(module: torch.nn.Module, _: Any, output: Any) -> Any:  # noqa: ANN401
         for name, data in narrow.pop(id(module)).items():
-            getattr(module, name).data = data
+            getattr(_used_by(module), name).data = data
         return output
 
     def widen_output(_: torch.nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
@@ -139,7 +148,7 @@ def _in_float32(model: Any) -> Iterator[None]:  # noqa: ANN401
         if isinstance(module, torch.nn.Embedding):
             # Rows are looked up, not multiplied: widening what comes out gives the same.
             hooks.append(module.register_forward_hook(widen_output))
-        elif next(module.parameters(recurse=False), None) is not None:
+        elif next(_used_by(module).parameters(recurse=False), None) is not None:
             hooks.append(module.register_forward_pre_hook(widen))
             hooks.append(module.register_forward_hook(restore))
     try:
@@ -147,6 +156,16 @@ def _in_float32(model: Any) -> Iterator[None]:  # noqa: ANN401
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _used_by(module: torch.nn.Module) -> torch.nn.Module:
+    """The module whose own parameters ``module`` computes with.
+
+    PEFT's layers reach into the layer they wrap, past its forward method: for the experts that
+    ``target_parameters`` names, for trained tokens, and for DoRA's norms.
+    """
+    base_layer = getattr(module, "get_base_layer", None)
+    return base_layer() if callable(base_layer) else module
 
 
 def _divergence(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
