@@ -131,8 +131,8 @@ def prepare_model_for_vllm(
         engine_args=engine_arguments(
             draft, plan.engine, plan.estimate, quantization_argument=argument
         ),
-        adapter_merged=plan.adapter is not None,
-        source=" + ".join(_source(spec) for spec in (plan.model, plan.adapter) if spec is not None),
+        adapter_merged=bool(plan.adapters),
+        source=" + ".join([_source(plan.model), *map(_source, plan.adapters)]),
         estimate=plan.estimate,
     )
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from quantui.cli.engine import ensure_engine
-from quantui.cli.output import console, say
+from quantui.cli.output import console, program_name, say
 from quantui.cli.replay import exit_code, run_plan
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.terminal_text import one_line, sanitize
@@ -113,14 +111,6 @@ def _draft(demo: DemoModel, engine: EngineChoice, method: str) -> Draft:
             text=str(demo.path / "heldout_adapter.txt"),
         ),
     )
-
-
-def program_name() -> str:
-    """What to type for quantui: its name where the shell finds it, else the path it was started by."""
-    if shutil.which("quantui"):
-        return "quantui"
-    started = Path(sys.argv[0])
-    return sanitize(str(started)) if started.name == "quantui" else "python -m quantui"
 
 
 def tell(

@@ -8,7 +8,10 @@ interpreted in it.
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.formatting import hanging
@@ -55,3 +58,11 @@ def say(out: Console, text: str, *, indent: int = 4) -> None:
 
     width = out.width if out.is_terminal else None
     out.print(Text(hanging(text, width, indent)), soft_wrap=True)
+
+
+def program_name() -> str:
+    """What to type for quantui: its name where the shell finds it, else the path it was started by."""
+    if shutil.which("quantui"):
+        return "quantui"
+    started = Path(sys.argv[0])
+    return shlex.quote(sanitize(str(started))) if started.name == "quantui" else "python -m quantui"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.cli.engine import ensure_engine
-from quantui.cli.output import console, print_json, say
+from quantui.cli.output import console, print_json, program_name, say
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.terminal_text import sanitize
@@ -175,7 +175,7 @@ def plan_steps(plan: Plan) -> list[tuple[str, bool]]:
 
 
 def _print_commands(plan: Plan, *, as_json: bool) -> int:
-    commands = plan.commands()
+    commands = plan.commands(program_name())
     if as_json:
         print_json([{"step": title, "command": line} for title, line in commands])
         return ExitCode.OK

@@ -53,7 +53,7 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class AdapterChoice:
-    """The LoRA adapter, if any."""
+    """The LoRA adapter, if any, and others that are merged in the same pass."""
 
     id: str | None = option(None, "Folder or Hub id of a LoRA adapter.", example="./my-lora")
     revision: str | None = option(
@@ -64,6 +64,17 @@ class AdapterChoice:
         "Was it trained on a 4-bit base (QLoRA)? auto: judged from the evidence beside it.",
         choices=("auto", "yes", "no"),
     )
+    also: tuple[str, ...] = option(
+        (), "Further adapters to merge with it: folders or Hub ids, a revision after an @."
+    )
+    weights: tuple[float, ...] = option(
+        (), "How much of each adapter goes in, `id` first, then `also`; empty: 1.0 each."
+    )
+
+    @property
+    def refs(self) -> tuple[str, ...]:
+        """Every adapter, in the order that :attr:`weights` follows."""
+        return () if self.id is None else (self.id, *self.also)
 
 
 @dataclass(frozen=True)
@@ -72,12 +83,23 @@ class MergeChoice:
 
     device: str = option(
         "auto",
-        "Where to merge. auto: a GPU with enough free memory, else the CPU.",
+        "Where to merge. auto: a GPU with 2 GiB free, where that is faster, else the CPU.",
         choices=("auto", "gpu", "cpu"),
+    )
+    dtype: str = option(
+        "auto",
+        "Type of the merged weights; auto: the base's own.",
+        choices=("auto", "bfloat16", "float16", "float32"),
+    )
+    tokenizer_from: str = option(
+        "auto",
+        "Whose tokenizer and chat template. auto: the adapter's where it has them, else the base's.",
+        choices=("auto", "base", "adapter"),
     )
     on_failure: str = option(
         "stop",
-        "When no device can merge: stop, or serve base and adapter unmerged (vLLM's LoRA support).",
+        "When no device can merge: stop, or serve base and adapter unmerged (vLLM's LoRA support; "
+        "one adapter of weight 1).",
         choices=("stop", "serve-lora"),
     )
     verify: str = option(

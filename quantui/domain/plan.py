@@ -68,9 +68,12 @@ class DownloadStep:
 
 @dataclass(frozen=True)
 class MergeStep:
-    """Merge the adapter into the base. ``devices`` (``cuda:0``, ``cpu``) are tried in order.
+    """Merge adapters into the base. ``devices`` (``cuda:0``, ``cpu``) are tried in order.
 
     ``job`` is the merge worker's, without ``out`` and ``device``; ``bytes`` what the result will take.
+    ``path`` is where it will be: the artifact's place, or with ``to_folder`` a folder of the user's.
+    ``command`` and ``options`` are the words after ``quantui`` that do the same by hand: what is merged,
+    and how.
     """
 
     kind: ClassVar[str] = "merge"
@@ -84,6 +87,9 @@ class MergeStep:
     recreate: bool
     serve_lora_on_failure: bool
     path: str
+    to_folder: bool = False
+    command: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def alone_on(device: str) -> tuple[str, dict[str, str]]:
@@ -136,7 +142,7 @@ class Plan:
 
     draft: Draft
     model: ModelSpec
-    adapter: AdapterSpec | None
+    adapters: tuple[AdapterSpec, ...]
     engine: EngineFacts
     estimate: MemoryEstimate
     steps: tuple[Step, ...]
@@ -146,8 +152,11 @@ class Plan:
         """The step of a kind, if the plan has one."""
         return next((step for step in self.steps if step.kind == kind), None)
 
-    def commands(self) -> list[tuple[str, str]]:
-        """(title, shell line) of each step: what `--dry-run` prints and Review shows."""
+    def commands(self, program: str = "quantui") -> list[tuple[str, str]]:
+        """(title, shell line) of each step: what `--dry-run` prints and Review shows.
+
+        ``program`` is what to type for quantui, as a shell takes it.
+        """
         lines: list[tuple[str, str]] = []
         for step in self.steps:
             if isinstance(step, DownloadStep):
@@ -156,15 +165,8 @@ class Plan:
                     (step.title, shlex.join([*words, "--revision", str(step.job["revision"])]))
                 )
             elif isinstance(step, MergeStep):
-                device, env = alone_on(step.devices[0])
-                job = {**step.job, "out": step.path, "device": device}
-                words = [
-                    "bash",
-                    "-c",
-                    f"{shlex.join(step.argv)} <(echo {shlex.quote(json.dumps(job))})",
-                ]
-                prefix = "".join(f"{key}={value} " for key, value in env.items())
-                lines.append((step.title, prefix + shlex.join(words)))
+                words = [*step.command, *step.options]
+                lines.append((step.title, f"{program} {shlex.join(words)}"))
             elif isinstance(step, ServeStep):
                 prefix = "".join(f"{key}={value} " for key, value in step.env.items())
                 if step.api_key_env:

@@ -15,7 +15,8 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.draft import SECTIONS, Draft, Option, options_of
-from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.errors import QuantuiError
+from quantui.domain.profile_errors import SECRETS, secret_key, shown, unknown_key, wrong_value
 
 if TYPE_CHECKING:
     import dataclasses
@@ -25,7 +26,6 @@ SCHEMA = 1
 
 _LARGEST = 2**63 - 1
 """TOML's own limit for whole numbers; Python's parser has none."""
-_SECRETS = frozenset({"api_key", "apikey", "hf_token", "token", "password", "secret"})
 _OWN_OPTIONS = {
     "model": "model.id",
     "host": "serve.host",
@@ -59,13 +59,13 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
             f"Put `schema = {SCHEMA}` on its first line.",
         )
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise _error(
+        raise wrong_value(
             "wrong-type",
             name,
             text,
             (),
             "schema",
-            f"must be a whole number, not {_shown(schema)}",
+            f"must be a whole number, not {shown(schema)}",
             f"Put `schema = {SCHEMA}` on its first line.",
         )
     if schema > SCHEMA:
@@ -78,10 +78,10 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
     draft = Draft()
     for section, table in data.items():
         if section not in SECTIONS:
-            raise _unknown(name, text, (), section, SECTIONS)
+            raise unknown_key(name, text, (), section, SECTIONS)
         if not isinstance(table, dict):
             fix = f"Begin a line with [{section}] and put its options below."
-            raise _error("wrong-type", name, text, (), section, "must be a table", fix)
+            raise wrong_value("wrong-type", name, text, (), section, "must be a table", fix)
         for key, value in table.items():
             draft = set_option(draft, section, key, value, name=name, text=text)
     if not draft.model.id and draft.adapter.id is None:
@@ -90,7 +90,32 @@ def parse_profile(text: str, *, name: str = "profile") -> Draft:
             f"{name} names no model.",
             fix='Add a table `[model]` with `id = "FOLDER-OR-HUB-ID"`, or name an adapter that has a base.',
         )
+    check_together(draft, name=name, text=text)
     return draft
+
+
+def check_together(draft: Draft, *, name: str, text: str = "") -> None:
+    """Refuse options that are right one by one and contradict each other."""
+
+    def refuse(section: str, key: str, message: str, fix: str) -> QuantuiError:
+        return wrong_value("contradiction", name, text, (section,), key, message, fix)
+
+    adapter = draft.adapter
+    if adapter.id is None and (adapter.also or adapter.weights):
+        key = "also" if adapter.also else "weights"
+        raise refuse("adapter", key, "needs a first adapter", "Name the first one in `adapter.id`.")
+    if len(set(adapter.refs)) != len(adapter.refs):
+        fix = "Name each adapter once, and give it the sum of its weights."
+        raise refuse("adapter", "also", "names an adapter twice", fix)
+    if adapter.weights and len(adapter.weights) != len(adapter.refs):
+        message = f"has {len(adapter.weights)} numbers for {len(adapter.refs)} adapters"
+        fix = "Give one for each: `adapter.id` first, then those of `adapter.also` in order."
+        raise refuse("adapter", "weights", message, fix)
+    plain = len(adapter.refs) < 2 and adapter.weights in ((), (1.0,))
+    if draft.merge.on_failure == "serve-lora" and not plain:
+        message = '"serve-lora" is possible with one adapter of weight 1'
+        fix = "vLLM serves one adapter as it is. Leave the line out."
+        raise refuse("merge", "on_failure", message, fix)
 
 
 def set_option(
@@ -99,7 +124,7 @@ def set_option(
     """``draft`` with ``section.key`` set to a value as TOML holds it, checked."""
     options = options_of(SECTIONS[section])
     if key not in options:
-        raise _unknown(name, text, (section,), key, options)
+        raise unknown_key(name, text, (section,), key, options)
     field, option = options[key]
     return draft.with_option(section, key, _checked(name, text, section, field, option, value))
 
@@ -120,7 +145,7 @@ def apply_overrides(draft: Draft, assignments: list[str]) -> Draft:
                 fix="For example: --set serve.port=8001",
             )
         if section not in SECTIONS:
-            raise _unknown("--set", "", (), section, SECTIONS)
+            raise unknown_key("--set", "", (), section, SECTIONS)
         value = _value_of(section, key, raw)
         if value is None:
             draft = draft.with_option(section, key, None)
@@ -130,6 +155,7 @@ def apply_overrides(draft: Draft, assignments: list[str]) -> Draft:
             value = {**draft.serve.extra_args, argument: value}
             key = "extra_args"
         draft = set_option(draft, section, key, value, name="--set")
+    check_together(draft, name="--set")
     return draft
 
 
@@ -156,27 +182,23 @@ def _checked(
     value: object,
 ) -> object:
     def refuse(code: str, message: str) -> QuantuiError:
-        return _error(
+        return wrong_value(
             code, name, text, (section,), field.name, message, f"Its meaning: {option.help}"
         )
 
     kind = str(field.type).removesuffix(" | None")
     if kind == "bool":
         if not isinstance(value, bool):
-            raise refuse("wrong-type", f"must be true or false, not {_shown(value)}")
+            raise refuse("wrong-type", f"must be true or false, not {shown(value)}")
     elif kind in ("int", "float"):
         if isinstance(value, bool) or not isinstance(value, int if kind == "int" else int | float):
             noun = "a whole number" if kind == "int" else "a number"
-            raise refuse("wrong-type", f"must be {noun}, not {_shown(value)}")
+            raise refuse("wrong-type", f"must be {noun}, not {shown(value)}")
         _in_range(value, option, refuse)
         value = value if kind == "int" else float(value)
     elif kind == "str":
-        if not isinstance(value, str):
-            raise refuse("wrong-type", f"must be a string, not {_shown(value)}")
-        if not value and field.default != "":
-            raise refuse("bad-string", "must not be empty; leave the line out instead")
-        if "\0" in value or _not_unicode(value):
-            raise refuse("bad-string", "holds a character that no file and no argument can have")
+        _plain_text(value, refuse, may_be_empty=field.default == "")
+        assert isinstance(value, str)
         if field.name == "api_key_env" and not _VARIABLE.fullmatch(value):
             # Not shown: it may be the key itself.
             raise refuse("bad-string", "must be the name of an environment variable, not a key")
@@ -184,25 +206,48 @@ def _checked(
             near = difflib.get_close_matches(value, option.choices, 1, 0.4)
             hint = f' (nearest: "{near[0]}")' if near else ""
             allowed = ", ".join(f'"{choice}"' for choice in option.choices)
-            raise refuse("bad-choice", f"must be one of {allowed}, not {_shown(value)}{hint}")
-    elif kind.startswith("tuple[int"):
-        if not isinstance(value, list | tuple) or not all(type(item) is int for item in value):
-            raise refuse("wrong-type", f"must be a list of whole numbers, not {_shown(value)}")
-        for item in value:
-            _in_range(item, option, refuse)
-        if len(set(value)) != len(value):
-            raise refuse("bad-choice", "names a device twice")
-        value = tuple(value)
+            raise refuse("bad-choice", f"must be one of {allowed}, not {shown(value)}{hint}")
+    elif kind.startswith("tuple"):
+        value = _checked_list(kind, option, refuse, value)
     else:
         if not isinstance(value, dict):
-            raise refuse("wrong-type", f"must be a table, not {_shown(value)}")
+            raise refuse("wrong-type", f"must be a table, not {shown(value)}")
         for key in value:
             plain = key.lstrip("-").replace("-", "_").lower()
-            if plain in _SECRETS:
-                raise _secret(name, text, (section, field.name), key)
+            if plain in SECRETS:
+                raise secret_key(name, text, (section, field.name), key)
             if plain in _OWN_OPTIONS:
                 raise refuse("own-option", f"may not hold `{key}`: set {_OWN_OPTIONS[plain]}")
     return value
+
+
+def _checked_list(kind: str, option: Option, refuse: Any, value: object) -> tuple[Any, ...]:  # noqa: ANN401
+    types, noun = {
+        "tuple[int, ...]": ((int,), "whole numbers"),
+        "tuple[float, ...]": ((int, float), "numbers"),
+        "tuple[str, ...]": ((str,), "strings"),
+    }[kind]
+    if not isinstance(value, list | tuple) or not all(type(item) in types for item in value):
+        raise refuse("wrong-type", f"must be a list of {noun}, not {shown(value)}")
+    for item in value:
+        if isinstance(item, str):
+            _plain_text(item, refuse)
+        else:
+            _in_range(item, option, refuse)
+    if kind == "tuple[int, ...]" and len(set(value)) != len(value):
+        raise refuse("bad-choice", "names a device twice")
+    if kind == "tuple[float, ...]" and 0 in value:
+        raise refuse("bad-choice", "holds a 0, which would leave an adapter out")
+    return tuple(map(float, value)) if kind == "tuple[float, ...]" else tuple(value)
+
+
+def _plain_text(value: object, refuse: Any, *, may_be_empty: bool = False) -> None:  # noqa: ANN401
+    if not isinstance(value, str):
+        raise refuse("wrong-type", f"must be a string, not {shown(value)}")
+    if not value and not may_be_empty:
+        raise refuse("bad-string", "must not be empty; leave the line out instead")
+    if "\0" in value or _not_unicode(value):
+        raise refuse("bad-string", "holds a character that no file and no argument can have")
 
 
 def _not_unicode(value: str) -> bool:
@@ -219,84 +264,3 @@ def _in_range(value: object, option: Option, refuse: Any) -> None:  # noqa: ANN4
         raise refuse("out-of-range", f"must be at least {low:g}, not {value}")
     if value > (_LARGEST if high is None else high):
         raise refuse("out-of-range", f"must be at most {high or _LARGEST:g}, not {value}")
-
-
-def _shown(value: object) -> str:
-    kinds = {str: "the string", bool: "", int: "the number", float: "the number", list: "the list"}
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a table"
-    return f"{kinds.get(type(value), '')} {value!r}".strip()
-
-
-def _unknown(
-    name: str, text: str, parents: tuple[str, ...], key: str, known: dict[str, Any]
-) -> QuantuiError:
-    if key.lower().replace("-", "_") in _SECRETS:
-        return _secret(name, text, parents, key)
-    near = difflib.get_close_matches(key, known, 1, 0.5)
-    path = ".".join((*parents, key))
-    elsewhere = [f"{section}.{key}" for section, cls in SECTIONS.items() if key in options_of(cls)]
-    if elsewhere:
-        fix = f"Did you mean `{elsewhere[0]}`?"
-    elif near:
-        fix = f"Did you mean `{'.'.join((*parents, near[0]))}`?"
-    else:
-        fix = f"Known here: {', '.join(known)}."
-    return QuantuiError(
-        "profile.unknown-key", f"{name}{_line(text, parents, key)}: unknown key `{path}`.", fix=fix
-    )
-
-
-def _secret(name: str, text: str, parents: tuple[str, ...], key: str) -> QuantuiError:
-    return QuantuiError(
-        "profile.secret",
-        f"{name}{_line(text, parents, key)}: `{key}` would put a secret into the profile.",
-        "Profiles are shared and committed.",
-        "Name the environment variable that holds the key in `serve.api_key_env`; "
-        "a Hub token goes into HF_TOKEN.",
-    )
-
-
-def _error(
-    code: str,
-    name: str,
-    text: str,
-    parents: tuple[str, ...],
-    key: str,
-    message: str,
-    fix: str,
-) -> QuantuiError:
-    path = ".".join((*parents, key))
-    return QuantuiError(
-        f"profile.{code}",
-        f"{name}{_line(text, parents, key)}: `{path}` {message}.",
-        fix=fix,
-        exit_code=ExitCode.BAD_INPUT,
-    )
-
-
-def _line(text: str, parents: tuple[str, ...], key: str) -> str:
-    """`` line N`` where ``key`` is set below the table ``parents``, or nothing when it is not seen.
-
-    A key of an inline table is on the line of that table.
-    """
-    wanted = (*parents, key)
-    table: tuple[str, ...] = ()
-    inside_string = False
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip()
-        was_inside = inside_string
-        inside_string ^= (line.count('"""') + line.count("'''")) % 2 == 1
-        if was_inside:
-            continue
-        if line.startswith("["):
-            table = tuple(part.strip(" \"'") for part in line.strip("[] ").split("]")[0].split("."))
-            if table[: len(wanted)] == wanted:
-                return f" line {number}"
-        else:
-            left = tuple(part.strip(" \"'") for part in line.partition("=")[0].split("."))
-            if "=" in line and (*table, *left)[: len(wanted)] == wanted:
-                return f" line {number}"
-    return _line(text, parents[:-1], parents[-1]) if parents else ""

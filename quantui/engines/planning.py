@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -13,16 +12,8 @@ from quantui.domain.adapter_match import check_adapter_fits
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.memory import Device, estimate_memory
 from quantui.domain.methods import method
-from quantui.domain.plan import (
-    ArtifactKey,
-    CheckStep,
-    DownloadStep,
-    EngineFacts,
-    MergeStep,
-    Plan,
-    ServeStep,
-    Step,
-)
+from quantui.domain.plan import CheckStep, DownloadStep, EngineFacts, Plan, ServeStep, Step
+from quantui.engines.merge_planning import merge_notices, merge_step, model_name
 from quantui.engines.serving_checks import serving_checks
 from quantui.engines.vllm_server import (
     quantization_argument,
@@ -37,16 +28,13 @@ if TYPE_CHECKING:
     from quantui.domain.methods import Method
     from quantui.domain.models import AdapterSpec, ModelSpec
 
-MERGE_PRODUCER = "merge_peft/1"
-"""Changes when the same inputs would give other bytes: older artifacts are then not reused."""
-
 
 @dataclass(frozen=True)
 class Facts:
     """What was looked up for a draft. ``download_jobs`` by step id, for what is not on disk yet."""
 
     model: ModelSpec
-    adapter: AdapterSpec | None
+    adapters: tuple[AdapterSpec, ...]
     hardware: HardwareReport
     engine: EngineFacts
     merge_engine: EngineFacts
@@ -56,8 +44,17 @@ class Facts:
     download_jobs: dict[str, dict[str, object]]
 
 
-def build_plan(draft: Draft, facts: Facts, *, serve: bool = True, force: bool = False) -> Plan:
+def build_plan(
+    draft: Draft,
+    facts: Facts,
+    *,
+    serve: bool = True,
+    force: bool = False,
+    out: str | None = None,
+) -> Plan:
     """The steps for ``draft`` on this machine; with ``serve=False`` only what prepares the checkpoint.
+
+    ``out`` is a folder to merge into; without it the merged model is an artifact of quantui's.
 
     Raises QuantuiError for what cannot work: exit code 2 for inputs that do not belong together, 3 for what does
     not fit or is not supported. ``force`` turns the latter into notices.
@@ -75,15 +72,16 @@ def build_plan(draft: Draft, facts: Facts, *, serve: bool = True, force: bool = 
     steps: list[Step] = _downloads(facts)
     base_path = facts.model.path or ""
     model_path, lora = base_path, None
-    if facts.adapter is not None:
-        fit = check_adapter_fits(facts.model, facts.adapter)
-        notices += fit.notes
-        notices += _adapter_notices(facts)
-        merge = _merge_step(draft, facts, gpus)
+    if facts.adapters:
+        for adapter in facts.adapters:
+            notices += check_adapter_fits(facts.model, adapter).notes
+        notices += merge_notices(facts)
+        merge = merge_step(draft, facts, gpus, out=out)
         steps.append(merge)
         model_path = merge.path
-        if draft.merge.on_failure == "serve-lora":
-            lora = (facts.adapter, facts.adapter.path or "")
+        if merge.serve_lora_on_failure:
+            (adapter,) = facts.adapters
+            lora = (adapter, adapter.path or "")
     # What is only prepared here may be served where there is more room.
     estimate = _estimate(draft, facts, chosen, gpus, force=force or not serve)
     # A merge, or the method, leaves the size as the base's: the estimate holds for both.
@@ -124,7 +122,7 @@ def build_plan(draft: Draft, facts: Facts, *, serve: bool = True, force: bool = 
             )
         )
     return Plan(
-        draft, facts.model, facts.adapter, facts.engine, estimate, tuple(steps), tuple(notices)
+        draft, facts.model, facts.adapters, facts.engine, estimate, tuple(steps), tuple(notices)
     )
 
 
@@ -148,25 +146,22 @@ def chosen_gpus(draft: Draft, facts: Facts) -> tuple[Gpu, ...]:
 
 def served_name(draft: Draft, facts: Facts) -> str:
     """The name clients use: the profile's, or the last part of the adapter's or model's."""
-    return draft.serve.served_name or _model_name(facts)
+    return draft.serve.served_name or model_name(facts)
 
 
-def _model_name(facts: Facts) -> str:
-    ref = facts.adapter.ref if facts.adapter else facts.model.ref
-    name = PurePath(ref).name or "model"
-    if name in {"adapter", "base", "model", ".", ".."}:
-        # A folder's generic name says nothing: its parent's does.
-        parent = PurePath(ref).parent.name
-        name = f"{parent}-{name}" if parent else name
-    return re.sub(r"[^\w.-]+", "-", name).strip("-") or "model"
+def download_steps(
+    model: ModelSpec, adapters: tuple[AdapterSpec, ...]
+) -> list[tuple[str, ModelSpec | AdapterSpec]]:
+    """The id that the download of each would have as a step."""
+    ids = ["download-adapter", *(f"download-adapter-{n}" for n in range(2, len(adapters) + 1))]
+    return [("download-base", model), *zip(ids, adapters, strict=False)]
 
 
 def _downloads(facts: Facts) -> list[Step]:
     steps: list[Step] = []
-    specs = (("download-base", facts.model), ("download-adapter", facts.adapter))
-    for step_id, spec in specs:
+    for step_id, spec in download_steps(facts.model, facts.adapters):
         job = facts.download_jobs.get(step_id)
-        if job is not None and spec is not None:
+        if job is not None:
             steps.append(
                 DownloadStep(
                     id=step_id,
@@ -180,88 +175,8 @@ def _downloads(facts: Facts) -> list[Step]:
     return steps
 
 
-def _merge_step(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...]) -> MergeStep:
-    adapter, model = facts.adapter, facts.model
-    assert adapter is not None
-    if model.quantization:
-        raise QuantuiError(
-            "merge.quantized-base",
-            f"{model.ref} is quantized ({model.quantization}); an adapter is not merged into it.",
-            "Rounding the sum to a few bits loses the adapter's small changes.",
-            "Give the 16-bit base in model.id, also for an adapter that was trained in 4 bit.",
-        )
-    key = ArtifactKey(
-        # Not the name it is served under: that is no input of a merge.
-        base=_model_name(facts),
-        kind="merged",
-        inputs={
-            "base": model.fingerprint,
-            "adapter": adapter.fingerprint,
-            "producer": MERGE_PRODUCER,
-            "peft": facts.merge_engine.versions.get("peft", "unknown"),
-            "transformers": facts.merge_engine.versions.get("transformers", "unknown"),
-            "verify": draft.merge.verify,
-        },
-    )
-    weights = model.weight_bytes or 0
-    return MergeStep(
-        id="merge",
-        title=f"merge {PurePath(adapter.ref).name} into {PurePath(model.ref).name}",
-        argv=(facts.merge_engine.python, str(PurePath(facts.workers_dir, "merge_peft.py"))),
-        job={
-            "base": model.path,
-            "adapter": adapter.path,
-            "verify": draft.merge.verify,
-            "prompts": [draft.check.prompt],
-            "trust_remote_code": draft.model.trust_remote_code,
-        },
-        artifact=key,
-        devices=merge_devices(draft.merge.device, weights, gpus),
-        bytes=weights,
-        recreate=draft.merge.recreate,
-        serve_lora_on_failure=draft.merge.on_failure == "serve-lora",
-        path=str(PurePath(facts.artifacts_dir, key.folder)),
-    )
-
-
-def merge_devices(wanted: str, weight_bytes: int, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
-    """Where to try the merge, in order: a GPU that has the weights and a fifth free, then the CPU.
-
-    Numbers are NVML's; :func:`quantui.domain.plan.alone_on` makes them CUDA's.
-    """
-    roomy = [gpu for gpu in gpus if gpu.free_bytes and gpu.free_bytes > weight_bytes * 1.2]
-    on_gpu = tuple(f"cuda:{gpu.index}" for gpu in sorted(roomy, key=_free, reverse=True)[:1])
-    if wanted == "gpu":
-        if not on_gpu:
-            raise QuantuiError(
-                "merge.no-gpu",
-                "merge.device is gpu, and no GPU has room for the merge.",
-                f"It needs about {weight_bytes * 1.2 / 1024**3:.1f} GiB free on one card.",
-                'Set merge.device = "auto" or "cpu".',
-                ExitCode.DOES_NOT_FIT,
-            )
-        return on_gpu
-    return ("cpu",) if wanted == "cpu" else (*on_gpu, "cpu")
-
-
 def _free(gpu: Gpu) -> int:
     return gpu.free_bytes or 0
-
-
-def _adapter_notices(facts: Facts) -> list[str]:
-    adapter = facts.adapter
-    assert adapter is not None
-    notices: list[str] = []
-    if adapter.four_bit.answer:
-        notices.append(
-            "The adapter was trained on a 4-bit base; it is merged into the 16-bit base, "
-            "which usually gives better text than merging into dequantized weights."
-        )
-    if adapter.base_ref and PurePath(adapter.base_ref).name != PurePath(facts.model.ref).name:
-        notices.append(
-            f"The adapter names {adapter.base_ref} as its base, and is merged into {facts.model.ref}."
-        )
-    return notices
 
 
 def _estimate(

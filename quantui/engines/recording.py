@@ -24,8 +24,8 @@ def with_record(
         quantui_version=__version__,
         base_revision=facts.model.revision,
         base_fingerprint=facts.model.fingerprint,
-        adapter_revision=facts.adapter.revision if facts.adapter else None,
-        adapter_fingerprint=facts.adapter.fingerprint if facts.adapter else None,
+        adapter_revision=_joined([adapter.revision for adapter in facts.adapters]),
+        adapter_fingerprint=_joined([adapter.fingerprint for adapter in facts.adapters]),
         engine=facts.engine.name,
         vllm_version=facts.engine.vllm_version,
         hardware=facts.hardware.fingerprint(),
@@ -57,3 +57,8 @@ def differences(draft: Draft, facts: Facts, plan: Plan) -> list[str]:
         for name, title in names.items()
         if getattr(was, name) is not None and getattr(was, name) != getattr(now, name)
     ]
+
+
+def _joined(values: list[str | None]) -> str | None:
+    """What is known of several adapters as one value; None when nothing is known of any."""
+    return " + ".join(value or "-" for value in values) if any(values) else None

@@ -2,7 +2,9 @@
 
 An artifact is a folder named by its :class:`ArtifactKey`. It is made in ``NAME.staged`` beside its place, gets
 its ``quantui.json`` there, and is renamed whole; a folder without that file, or with files of another size
-than it lists, is not one. A lock file keeps two runs from making the same artifact at once.
+than it lists, is not one. What a maker left in ``NAME.staged.partial`` is kept for the next one, which
+knows whether it can go on from it. A lock file keeps two runs from making the same artifact at once, and says
+for which inputs.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime.paths import artifacts_dir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from quantui.domain.plan import ArtifactKey
 
@@ -54,52 +56,39 @@ class ArtifactStore:
         """The finished artifact of ``key``; None when there is none or it is damaged."""
         return read_artifact(self.path_of(key))
 
-    @contextlib.contextmanager
-    def exclusive(self, key: ArtifactKey, cancelled: Callable[[], bool]) -> Iterator[None]:
+    def exclusive(
+        self, key: ArtifactKey, cancelled: Callable[[], bool]
+    ) -> contextlib.AbstractContextManager[None]:
         """Hold the artifact's lock; waits for another run that is making it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.root / f"{key.folder}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if cancelled():
-                        raise QuantuiError(
-                            "run.cancelled",
-                            "Cancelled while another run makes the same artifact.",
-                            exit_code=ExitCode.CANCELLED,
-                        ) from None
-                    time.sleep(0.1)
-            yield
-        finally:
-            os.close(lock)
+        return exclusive(self.lock_of(key), cancelled)
+
+    def lock_of(self, key: ArtifactKey) -> Path:
+        """The artifact's lock file."""
+        return self.root / f"{key.folder}.lock"
+
+    def partial_of(self, key: ArtifactKey) -> Path:
+        """Where an unfinished maker leaves what the next one can go on from."""
+        return self.root / f"{key.folder}.staged.partial"
 
     def stage(self, key: ArtifactKey, needed_bytes: int) -> Path:
-        """A clean place to make the artifact in; earlier leftovers of it are removed first.
+        """Where to make the artifact; earlier leftovers are removed, but for :meth:`partial_of`.
 
         Raises ``disk.too-little`` (exit code 3) when ``needed_bytes`` and a reserve are not free.
         """
-        staged = self.path_of(key).with_name(f"{key.folder}.staged")
-        for leftover in self.root.glob(f"{key.folder}.staged*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        free = shutil.disk_usage(self.root).free
-        if free < needed_bytes + _RESERVE_BYTES:
-            raise QuantuiError(
-                "disk.too-little",
-                f"The disk of {self.root} has too little room.",
-                f"{needed_bytes / 1024**3:.2f} GiB and a reserve of "
-                f"{_RESERVE_BYTES / 1024**3:.2f} GiB are needed, {free / 1024**3:.2f} GiB are free.",
-                "Free space there, or set QUANTUI_HOME to a folder on a larger disk.",
-                ExitCode.DOES_NOT_FIT,
-            )
-        return staged
+        for leftover in self._leftovers(key):
+            if leftover != self.partial_of(key):
+                shutil.rmtree(leftover, ignore_errors=True)
+        require_room(self.root, needed_bytes, allocated_bytes(self.partial_of(key)))
+        note_inputs(self.lock_of(key), key.inputs)
+        return self.path_of(key).with_name(f"{key.folder}.staged")
 
     def discard(self, key: ArtifactKey) -> None:
         """Remove what :meth:`stage` gave and an unfinished maker left."""
-        for leftover in self.root.glob(f"{key.folder}.staged*"):
+        for leftover in self._leftovers(key):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def _leftovers(self, key: ArtifactKey) -> list[Path]:
+        return list(self.root.glob(f"{key.folder}.staged*"))
 
     def commit(self, key: ArtifactKey, staged: Path, made: dict[str, Any]) -> Artifact:
         """Write ``quantui.json`` into ``staged`` and rename it into its place, replacing an older one."""
@@ -137,6 +126,74 @@ class ArtifactStore:
         with contextlib.suppress(FileNotFoundError):
             self.path_of(key).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path, cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Hold the lock file; waits while another process has it, until ``cancelled``."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if cancelled():
+                    raise QuantuiError(
+                        "run.cancelled",
+                        "Cancelled while another run makes the same artifact.",
+                        exit_code=ExitCode.CANCELLED,
+                    ) from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def note_inputs(lock: Path, inputs: Mapping[str, str]) -> None:
+    """Say in a lock file that is held for what inputs it is."""
+    if noted_inputs(lock) != inputs:
+        lock.write_text(json.dumps(dict(inputs)), encoding="utf-8")
+
+
+def noted_inputs(lock: Path) -> dict[str, str]:
+    """What :func:`note_inputs` wrote; nothing when it cannot be read."""
+    try:
+        inputs = json.loads(lock.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return inputs if isinstance(inputs, dict) else {}
+
+
+def require_room(folder: Path, needed_bytes: int, there_bytes: int) -> None:
+    """Raise ``disk.too-little`` when ``folder``'s disk lacks what is needed besides ``there_bytes``."""
+    free = shutil.disk_usage(folder).free
+    if free >= max(0, needed_bytes - there_bytes) + _RESERVE_BYTES:
+        return
+    there = f", {_gib(there_bytes)} of it are there from an earlier try" if there_bytes else ""
+    raise QuantuiError(
+        "disk.too-little",
+        f"The disk of {folder} has too little room.",
+        f"{_gib(needed_bytes)} and a reserve of {_gib(_RESERVE_BYTES)} are needed{there}; "
+        f"{_gib(free)} are free.",
+        "Free space there, or set QUANTUI_HOME to a folder on a larger disk.",
+        ExitCode.DOES_NOT_FIT,
+    )
+
+
+def _gib(count: int) -> str:
+    return f"{count / 1024**3:.2f} GiB"
+
+
+def allocated_bytes(path: Path) -> int:
+    """Disk space of the files below ``path``: a file with holes takes less than its length."""
+    total = 0
+    for parent, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(parent, name)).st_blocks * 512  # noqa: PTH118
+    return total
 
 
 def read_artifact(path: Path) -> Artifact | None:

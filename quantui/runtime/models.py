@@ -72,6 +72,14 @@ def looks_like_path(ref: str) -> bool:
     return ref.startswith(("/", "./", "../", "~")) or ref in {".", ".."} or ref.count("/") > 1
 
 
+def split_revision(ref: str) -> tuple[str, str | None]:
+    """``owner/name@revision`` as (id, revision); a folder, and what has no @, as it is."""
+    name, at, revision = ref.partition("@")
+    if not (at and name and revision) or looks_like_path(name) or _on_disk(ref)[0]:
+        return ref, None
+    return name, revision
+
+
 def _open(
     ref: str,
     revision: str | None,

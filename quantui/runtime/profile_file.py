@@ -55,7 +55,11 @@ def anchored(draft: Draft, folder: Path) -> Draft:
     return replace(
         draft,
         model=replace(draft.model, id=path_of(draft.model.id) or ""),
-        adapter=replace(draft.adapter, id=path_of(draft.adapter.id)),
+        adapter=replace(
+            draft.adapter,
+            id=path_of(draft.adapter.id),
+            also=tuple(path_of(ref) or "" for ref in draft.adapter.also),
+        ),
         check=replace(draft.check, text=file_of(draft.check.text)),
         engine=replace(
             draft.engine, python=file_of(python) if python and "/" in python else python

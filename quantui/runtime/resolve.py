@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from quantui.domain.adapter_match import base_of, check_adapter_fits
 from quantui.domain.errors import QuantuiError
@@ -12,11 +12,11 @@ from quantui.domain.four_bit import sixteen_bit_base
 from quantui.domain.methods import method
 from quantui.domain.plan import EngineFacts, Plan, ServeStep
 from quantui.engines.choice import CPU_ENGINE, default_engine_name
-from quantui.engines.planning import Facts, build_plan
+from quantui.engines.planning import Facts, build_plan, download_steps
 from quantui.engines.vllm_server import server_program
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.engines import find_engine
-from quantui.runtime.models import download_job, resolve_adapter, resolve_model
+from quantui.runtime.models import download_job, resolve_adapter, resolve_model, split_revision
 from quantui.runtime.probe import probe_hardware
 from quantui.runtime.server import free_port
 
@@ -30,16 +30,18 @@ if TYPE_CHECKING:
     from quantui.runtime.engines import Engine
     from quantui.runtime.file_hashes import Progress
 
+_Spec = TypeVar("_Spec", "ModelSpec", "AdapterSpec")
+
 WORKERS = Path(__file__).parent.parent / "engines" / "workers"
 _FOUR_BIT = {"auto": None, "yes": True, "no": False}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model and the adapter that a draft names, found to belong together."""
+    """The model and the adapters that a draft names, found to belong together."""
 
     model: ModelSpec
-    adapter: AdapterSpec | None
+    adapters: tuple[AdapterSpec, ...]
 
 
 def look_up(draft: Draft, *, serve: bool = True, progress: Progress | None = None) -> Inputs:
@@ -55,11 +57,11 @@ def look_up(draft: Draft, *, serve: bool = True, progress: Progress | None = Non
             f"check.text names {draft.check.text}, which is not a file.",
             fix="Give the path of a text file, or leave it out.",
         )
-    adapter = _adapter(draft, progress)
-    model = resolve_model(*_base(draft, adapter), progress=progress)
-    if adapter is not None:
+    adapters = _adapters(draft, progress)
+    model = resolve_model(*_base(draft, adapters), progress=progress)
+    for adapter in adapters:
         check_adapter_fits(model, adapter)
-    return Inputs(model, adapter)
+    return Inputs(model, adapters)
 
 
 def resolve(
@@ -75,29 +77,22 @@ def resolve(
     Raises QuantuiError for whatever is missing or wrong.
     """
     inputs = inputs or look_up(draft, serve=serve, progress=progress)
-    model, adapter = inputs.model, inputs.adapter
     hardware = hardware or probe_hardware()
     merging = None
-    if adapter is not None:
+    if inputs.adapters:
         merging = chosen_engine(draft.engine, hardware, purpose="merge")
     engine = merging if merging and not serve else chosen_engine(draft.engine, hardware)
-    jobs: dict[str, dict[str, object]] = {}
-    if not model.complete:
-        jobs["download-base"] = download_job(model)
-        model = replace(model, path=model.path or _snapshot(model))
-    if adapter is not None and not adapter.complete:
-        jobs["download-adapter"] = download_job(adapter)
-        adapter = replace(adapter, path=adapter.path or _snapshot(adapter))
+    steps = download_steps(inputs.model, inputs.adapters)
     return Facts(
-        model=model,
-        adapter=adapter,
+        model=_placed(inputs.model),
+        adapters=tuple(map(_placed, inputs.adapters)),
         hardware=hardware,
         engine=_engine_facts(engine),
         merge_engine=_engine_facts(merging or engine),
         artifacts_dir=str(ArtifactStore().root),
         workers_dir=str(WORKERS),
         port=draft.serve.port or free_port(draft.serve.host),
-        download_jobs=jobs,
+        download_jobs={step: download_job(spec) for step, spec in steps if not spec.complete},
     )
 
 
@@ -131,14 +126,15 @@ def plan_for(
     cancel: threading.Event | None = None,
     progress: Progress | None = None,
     inputs: Inputs | None = None,
+    out: str | None = None,
 ) -> tuple[Plan, Facts]:
     """The plan for ``draft`` on this machine, its vLLM arguments checked against the engine's own parser.
 
     The first check of an engine takes 20 to 30 s (``on_event`` is told), later ones a tenth of one. It is
-    skipped when the profile passes nothing of its own to vLLM.
+    skipped when the profile passes nothing of its own to vLLM. ``out`` is as in :func:`build_plan`.
     """
     facts = resolve(draft, serve=serve, progress=progress, inputs=inputs)
-    plan = build_plan(draft, facts, serve=serve, force=force)
+    plan = build_plan(draft, facts, serve=serve, force=force, out=out)
     step = plan.step("serve")
     if check_arguments and draft.serve.extra_args and isinstance(step, ServeStep):
         from quantui.runtime.capabilities import engine_capabilities
@@ -149,31 +145,35 @@ def plan_for(
     return plan, facts
 
 
-def _adapter(draft: Draft, progress: Progress | None) -> AdapterSpec | None:
-    if draft.adapter.id is None:
-        return None
-    return resolve_adapter(
-        draft.adapter.id,
-        draft.adapter.revision,
-        four_bit=_FOUR_BIT[draft.adapter.trained_in_4bit],
-        progress=progress,
+def _adapters(draft: Draft, progress: Progress | None) -> tuple[AdapterSpec, ...]:
+    first = (draft.adapter.id, draft.adapter.revision, _FOUR_BIT[draft.adapter.trained_in_4bit])
+    others = [(*split_revision(ref), None) for ref in draft.adapter.also]
+    return tuple(
+        resolve_adapter(ref, revision, four_bit=four_bit, progress=progress)
+        for ref, revision, four_bit in (first, *others)
+        if ref is not None
     )
 
 
-def _base(draft: Draft, adapter: AdapterSpec | None) -> tuple[str, str | None]:
-    """The base to use and its revision: the draft's, else what the adapter was trained on.
+def _base(draft: Draft, adapters: tuple[AdapterSpec, ...]) -> tuple[str, str | None]:
+    """The base to use and its revision: the draft's, else what the first adapter was trained on.
 
     Where that is a 4-bit copy, the 16-bit checkpoint is taken, whose revisions are others.
     """
     if draft.model.id:
         return draft.model.id, draft.model.revision
-    if adapter is None:
+    if not adapters:
         raise QuantuiError("profile.no-model", "No model is named.", fix="Set model.id.")
-    named = base_of(adapter)
+    named = base_of(adapters[0])
     in_16_bit = sixteen_bit_base(named)
     if in_16_bit:
         return in_16_bit, draft.model.revision
-    return named, draft.model.revision or adapter.base_revision
+    return named, draft.model.revision or adapters[0].base_revision
+
+
+def _placed(spec: _Spec) -> _Spec:
+    """``spec`` with the path that it will have once it is downloaded."""
+    return spec if spec.complete else replace(spec, path=spec.path or _snapshot(spec))
 
 
 def _snapshot(spec: ModelSpec | AdapterSpec) -> str:

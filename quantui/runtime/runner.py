@@ -1,14 +1,12 @@
 """The runner: does what a plan says, and yields everything that happens.
 
 One iterator serves every face: the wizard's thread worker posts what it yields, headless prints it. It owns the
-order, the cascade GPU, CPU, unmerged, and the end: however it ends, no process of the run is left.
+order and the end: however it ends, no process of the run is left.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -25,12 +23,13 @@ from quantui.domain.events import (
     RunStarted,
     StepFailed,
     StepFinished,
-    StepReused,
     StepStarted,
 )
 from quantui.domain.memory import GIB
-from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep, alone_on
-from quantui.runtime.artifacts import Artifact, ArtifactStore
+from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep
+from quantui.runtime.artifacts import ArtifactStore
+from quantui.runtime.merge_run import run_merge
+from quantui.runtime.os_errors import os_error
 from quantui.runtime.recorder import Recorder, RunFolder, clear_abandoned, release
 from quantui.runtime.run_context import RunContext
 from quantui.runtime.server import (
@@ -48,11 +47,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from quantui.domain.plan import Plan
-
-_NEXT_DEVICE = frozenset(
-    {"merge.not-enough-memory", "worker.out-of-memory", "worker.died", "merge.no-gpu"}
-)
-"""Errors of a merge that another device may not have."""
 
 
 class Runner:
@@ -116,7 +110,7 @@ class Runner:
         except QuantuiError as caught:
             error = caught
         except OSError as caught:
-            error = _os_error(caught)
+            error = os_error(caught)
         finally:
             try:
                 # Reached on GeneratorExit too, when nothing may be yielded any more.
@@ -145,7 +139,8 @@ class Runner:
                 yield StepStarted(at=time.time(), step=step.id)
                 result = yield from run_worker(self._context, step.id, step.argv, step.job)
             elif isinstance(step, MergeStep):
-                result = yield from self._merge(step)
+                result = yield from run_merge(self._context, step, self.store)
+                self._unmerged = bool(result.get("unmerged"))
             elif isinstance(step, ServeStep):
                 yield StepStarted(at=time.time(), step=step.id, detail=self.plan.engine.python)
                 self._server = yield from start_server(self._context, step, unmerged=self._unmerged)
@@ -154,53 +149,13 @@ class Runner:
                 yield StepStarted(at=time.time(), step=step.id)
                 result = yield from self._check(step)
         except (QuantuiError, OSError) as caught:
-            error = _os_error(caught) if isinstance(caught, OSError) else caught
+            error = os_error(caught) if isinstance(caught, OSError) else caught
             yield StepFailed(at=time.time(), step=step.id, error=error.to_dict(), final=True)
             raise error from None
         self.results[step.id] = result
         yield StepFinished(
             at=time.time(), step=step.id, seconds=time.monotonic() - started, result=result
         )
-
-    def _merge(self, step: MergeStep) -> Generator[RunEvent, None, dict[str, Any]]:
-        with self.store.exclusive(step.artifact, self._context.cancelled):
-            found = None if step.recreate else self.store.find(step.artifact)
-            if found is not None:
-                yield StepReused(at=time.time(), step=step.id, artifact=str(found.path))
-                return {"reused": True, "path": str(found.path), **found.record["made"]}
-            error: QuantuiError | None = None
-            for device in step.devices:
-                yield StepStarted(at=time.time(), step=step.id, detail=device)
-                try:
-                    made = yield from self._merge_on(step, device)
-                except QuantuiError as caught:
-                    if caught.code not in _NEXT_DEVICE:
-                        raise
-                    error = caught
-                    yield StepFailed(
-                        at=time.time(), step=step.id, error=caught.to_dict(), final=False
-                    )
-                else:
-                    return {"reused": False, **made.record["made"], "path": str(made.path)}
-        assert error is not None
-        if not step.serve_lora_on_failure:
-            raise error
-        self._unmerged = True
-        text = "No device could merge; vLLM serves the base with the adapter beside it."
-        yield Notice(at=time.time(), step=step.id, level="warning", text=text)
-        return {"unmerged": True}
-
-    def _merge_on(self, step: MergeStep, device: str) -> Generator[RunEvent, None, Artifact]:
-        staged = self.store.stage(step.artifact, step.bytes)
-        name, environment = alone_on(device)
-        job = {**step.job, "out": str(staged), "device": name}
-        try:
-            result = yield from run_worker(self._context, step.id, step.argv, job, env=environment)
-            result.pop("path", None)
-            return self.store.commit(step.artifact, staged, {**result, "device": device})
-        except BaseException:
-            self.store.discard(step.artifact)
-            raise
 
     def _check(self, step: CheckStep) -> Generator[RunEvent, None, dict[str, Any]]:
         server = self._server
@@ -300,23 +255,3 @@ class Runner:
             and self.plan.step("serve") is not None
         ):
             self.store.delete(merge.artifact)
-
-
-def _os_error(error: OSError) -> QuantuiError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = error.filename or ""
-        with contextlib.suppress(OSError):
-            where = f"{where} ({shutil.disk_usage(Path(where).parent).free} bytes free)"
-        return QuantuiError(
-            "disk.full",
-            "The disk is full.",
-            where,
-            "Free space and run again.",
-            ExitCode.DOES_NOT_FIT,
-        )
-    return QuantuiError(
-        "run.os-error",
-        f"{error.strerror or error}: {error.filename or ''}".strip(": "),
-        fix="See that the folder exists and may be written.",
-        exit_code=ExitCode.DOES_NOT_FIT,
-    )

@@ -18,7 +18,7 @@ from live_processes import wait_for
 
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.plan import ArtifactKey
-from quantui.runtime.artifacts import RECORD, ArtifactStore
+from quantui.runtime.artifacts import RECORD, ArtifactStore, allocated_bytes, noted_inputs
 
 KEY = ArtifactKey("owner/my-lora", "merged", {"base": "b", "adapter": "a"})
 HOLD = """
@@ -48,7 +48,8 @@ def make(store, content="weights", key=KEY):
 
 
 def names(store):
-    return sorted(path.name for path in store.root.iterdir())
+    """What is in the store, locks left out."""
+    return sorted(path.name for path in store.root.iterdir() if path.suffix != ".lock")
 
 
 def test_what_was_made_is_found_with_its_record(store):
@@ -118,6 +119,47 @@ def test_leftovers_of_an_earlier_try_are_removed_before_the_next(store):
     staged = store.stage(KEY, 0)
     assert names(store) == []
     assert not staged.exists()
+
+
+def test_what_an_unfinished_maker_can_go_on_from_is_kept_for_the_next(store):
+    partial = store.partial_of(KEY)
+    partial.mkdir()
+    (partial / "shard").write_text("x")
+    store.stage(KEY, 0)
+    assert (partial / "shard").read_text() == "x"
+    store.discard(KEY)
+    assert names(store) == []
+
+
+def test_what_is_there_already_needs_no_room_a_second_time(store, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 2**28 + 2**20))
+    with pytest.raises(QuantuiError) as raised:
+        store.stage(KEY, 3 * 2**20)
+    store.partial_of(KEY).mkdir()
+    (store.partial_of(KEY) / "shard").write_bytes(bytes(2 * 2**20))
+    store.stage(KEY, 3 * 2**20)
+    with pytest.raises(QuantuiError) as raised:
+        store.stage(KEY, 2**30)
+    assert "are there from an earlier try" in raised.value.why
+
+
+def test_a_hole_in_an_unfinished_file_is_room_that_is_still_needed(store, monkeypatch):
+    store.partial_of(KEY).mkdir()
+    with (store.partial_of(KEY) / "shard").open("wb") as shard:
+        shard.truncate(2**30)
+    assert allocated_bytes(store.partial_of(KEY)) < 2**20
+
+
+def test_the_lock_says_for_what_inputs_it_is(store):
+    store.stage(KEY, 0)
+    assert noted_inputs(store.lock_of(KEY)) == KEY.inputs
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3"])
+def test_a_lock_that_says_nothing_is_for_nothing(store, text):
+    store.lock_of(KEY).write_text(text)
+    assert noted_inputs(store.lock_of(KEY)) == {}
 
 
 def test_making_it_again_replaces_the_old_one_whole(store):

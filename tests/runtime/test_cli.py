@@ -131,8 +131,9 @@ def test_a_dry_run_prints_commands_that_a_shell_understands(quantui, profile, fo
     _, out, _ = quantui("--profile", profile, "--dry-run", "--set", "serve.served_name=it's mine")
     commands = [line for line in out.splitlines() if line and not line.startswith("#")]
     merge, serve, check = commands
-    assert "merge_peft.py" in merge
-    assert shlex.split(merge)[:2] == ["bash", "-c"]
+    words = shlex.split(merge)
+    at = words.index("merge")
+    assert words[at : at + 4] == ["merge", *map(str, folders), "--python"]
     words = shlex.split(serve)
     assert words[words.index("--served-model-name") + 1] == "it's mine"
     assert words[words.index("--host") + 1] == "127.0.0.1"

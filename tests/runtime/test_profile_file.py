@@ -25,7 +25,9 @@ from quantui.runtime.profile_file import load_profile, render_profile, save_prof
 
 FULL = Draft(
     model=ModelChoice(id="owner/base", revision="main"),
-    adapter=AdapterChoice(id="owner/lora", trained_in_4bit="yes"),
+    adapter=AdapterChoice(
+        id="owner/lora", trained_in_4bit="yes", also=("owner/style",), weights=(1.0, 0.5)
+    ),
     engine=EngineChoice(name="vllm-cpu", python="/opt/vllm/bin/python"),
     serve=ServeChoice(
         port=8001,
@@ -201,12 +203,15 @@ def test_relative_folders_belong_to_the_file_and_not_to_where_quantui_runs(tmp_p
     path = tmp_path / "a" / "prod.toml"
     path.write_text(
         "schema = 1\n[model]\nid = '../base'\n[adapter]\nid = 'lora'\n"
-        "[check]\ntext = 'heldout.txt'\n[engine]\npython = 'venv/bin/python'\n"
+        "also = ['../style', 'owner/third@main']\n[check]\ntext = 'heldout.txt'\n[engine]\npython = 'venv/bin/python'\n"
     )
     monkeypatch.chdir(tmp_path / "elsewhere")
     draft = load_profile(path)
     assert os.path.normpath(draft.model.id) == str(tmp_path / "base")
     assert draft.adapter.id == str(tmp_path / "a" / "lora")
+    style, third = draft.adapter.also
+    assert os.path.normpath(style) == str(tmp_path / "style")
+    assert third == "owner/third@main"
     assert draft.check.text == str(tmp_path / "a" / "heldout.txt")
     assert draft.engine.python == str(tmp_path / "a" / "venv/bin/python")
 

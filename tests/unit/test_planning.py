@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from quantui.domain.draft import (
     AdapterChoice,
     CheckChoice,
     Draft,
+    EngineChoice,
     MergeChoice,
     ModelChoice,
     QuantizationChoice,
@@ -25,6 +27,7 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.hardware import Gpu, HardwareReport, Host
 from quantui.domain.models import AdapterSpec, FourBitVerdict, TensorInfo
 from quantui.domain.plan import EngineFacts
+from quantui.domain.profile import apply_overrides
 from quantui.engines.planning import Facts, build_plan
 
 GIB = 1024**3
@@ -68,11 +71,11 @@ def gpu(index, free=20.0, total=24.0):
     )
 
 
-def facts(engine=CPU, gpus=(), adapter=None, model=MODEL, **changes):
+def facts(engine=CPU, gpus=(), adapter=None, model=MODEL, also=(), **changes):
     host = Host(ram_total_bytes=64 * GIB, ram_available_bytes=48 * GIB)
     values = {
         "model": model,
-        "adapter": adapter,
+        "adapters": () if adapter is None else (adapter, *also),
         "hardware": HardwareReport(gpus=tuple(gpus), host=host),
         "engine": engine,
         "merge_engine": engine,
@@ -86,14 +89,14 @@ def facts(engine=CPU, gpus=(), adapter=None, model=MODEL, **changes):
 
 def draft(adapter=False, **sections):
     chosen = {"model": ModelChoice(id="owner/base")}
-    if adapter:
-        chosen["adapter"] = AdapterChoice(id="owner/my-lora")
+    if adapter is not False:
+        chosen["adapter"] = AdapterChoice(id="owner/my-lora") if adapter is True else adapter
     return Draft(**{**chosen, **sections})
 
 
-def plan(the_facts=None, *, preparing=False, force=False, **sections):
+def plan(the_facts=None, *, preparing=False, force=False, adapter=None, **sections):
     the_facts = the_facts or facts()
-    wanted = draft(the_facts.adapter is not None, **sections)
+    wanted = draft(adapter or bool(the_facts.adapters), **sections)
     return build_plan(wanted, the_facts, serve=not preparing, force=force)
 
 
@@ -166,8 +169,17 @@ def test_other_content_is_another_artifact(changed):
     assert key(changed).digest != key().digest
 
 
-def test_a_setting_that_changes_the_merge_is_another_artifact():
-    assert key(merge=MergeChoice(verify="logits")).digest != key().digest
+@pytest.mark.parametrize(
+    "merge",
+    [
+        MergeChoice(verify="logits"),
+        MergeChoice(dtype="float16"),
+        MergeChoice(tokenizer_from="base"),
+    ],
+    ids=["verify", "dtype", "tokenizer"],
+)
+def test_a_setting_that_changes_the_merge_is_another_artifact(merge):
+    assert key(merge=merge).digest != key().digest
 
 
 @pytest.mark.parametrize(
@@ -193,17 +205,24 @@ def test_a_merge_tries_the_gpu_with_most_room_and_then_the_cpu():
     assert devices(gpu(0, free=10), gpu(1, free=20)) == ("cuda:1", "cpu")
 
 
-def test_a_gpu_without_a_fifth_more_than_the_weights_is_not_tried():
-    # The weights are 2 GiB.
-    assert devices(gpu(0, free=2.3)) == ("cpu",)
-    assert devices(gpu(0, free=2.5)) == ("cuda:0", "cpu")
+def test_a_gpu_needs_two_gib_free_to_be_tried_whatever_the_models_size():
+    assert devices(gpu(0, free=1.9)) == ("cpu",)
+    assert devices(gpu(0, free=2.0)) == ("cuda:0", "cpu")
+    large = facts(
+        CUDA, [gpu(0, free=3)], adapter=LORA, model=replace(MODEL, weight_bytes=200 * GIB)
+    )
+    assert plan(large, preparing=True).step("merge").devices == ("cuda:0", "cpu")
 
 
-def test_the_printed_command_merges_on_that_gpu_alone():
-    the_facts = facts(CUDA, [gpu(0, free=5), gpu(1, free=20)], adapter=LORA)
-    command = plan(the_facts, preparing=True).commands()[0][1]
-    assert command.startswith("CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1 bash -c ")
-    assert '"device": "cuda:0"' in command
+def test_a_gpu_whose_free_memory_is_unknown_is_not_tried():
+    assert devices(replace(gpu(0), free_bytes=None)) == ("cpu",)
+
+
+def test_the_worker_may_go_on_on_the_cpu_unless_a_gpu_was_asked_for():
+    the_facts = facts(CUDA, [gpu(0)], adapter=LORA)
+    for device, fallback in (("auto", True), ("cpu", True), ("gpu", False)):
+        step = plan(the_facts, merge=MergeChoice(device=device)).step("merge")
+        assert step.job["fallback"] is fallback
 
 
 def test_a_device_that_is_named_is_the_only_one():
@@ -212,10 +231,10 @@ def test_a_device_that_is_named_is_the_only_one():
 
 
 def test_a_gpu_that_is_wanted_and_too_full_is_refused():
-    error = refused("merge.no-gpu", facts(CUDA, [gpu(0, free=2.3)], adapter=LORA),
+    error = refused("merge.no-gpu", facts(CUDA, [gpu(0, free=1.9)], adapter=LORA),
                     merge=MergeChoice(device="gpu"))  # fmt: skip
     assert error.exit_code == ExitCode.DOES_NOT_FIT
-    assert "2.4 GiB" in error.why
+    assert "2 GiB" in error.why
 
 
 def test_only_visible_devices_are_used():
@@ -302,6 +321,13 @@ def test_an_adapter_is_not_merged_into_a_quantized_base():
     )
     assert error.exit_code == ExitCode.BAD_INPUT
     assert "16-bit base" in error.fix
+
+
+def test_a_4_bit_copy_is_refused_with_the_name_of_what_it_is_a_copy_of():
+    model = replace(MODEL, quantization="bitsandbytes", ref="unsloth/Qwen3-4B-bnb-4bit")
+    assert (
+        "unsloth/Qwen3-4B," in refused("merge.quantized-base", facts(adapter=LORA, model=model)).fix
+    )
 
 
 def test_a_quantized_base_is_served_without_naming_its_method():
@@ -413,3 +439,100 @@ def test_a_merge_that_was_trained_in_4_bit_or_on_another_base_is_told():
     notices = " ".join(plan(facts(adapter=lora)).notices)
     assert "4-bit base" in notices
     assert "other/model-bnb-4bit" in notices
+
+
+# Several adapters, a folder of the user's, and what to type for it -----------------------------
+
+OTHER = replace(LORA, ref="owner/style", path="/models/style", fingerprint="style-content")
+TWO = facts(adapter=LORA, also=(OTHER,))
+
+
+def of_two(*weights, the_facts=TWO, **sections):
+    choice = AdapterChoice(id="owner/my-lora", also=("owner/style",), weights=weights)
+    return plan(the_facts, adapter=choice, **sections)
+
+
+def test_several_adapters_are_merged_in_one_step_each_with_its_weight():
+    step = of_two(1.0, 0.5).step("merge")
+    assert step.job["adapters"] == [
+        {"path": "/models/my-lora", "weight": 1.0},
+        {"path": "/models/style", "weight": 0.5},
+    ]
+    assert step.title == "merge my-lora and style into base"
+    assert step.path.startswith("/q/artifacts/my-lora-style--merged--")
+    assert [adapter["weight"] for adapter in of_two().step("merge").job["adapters"]] == [1.0, 1.0]
+
+
+def test_each_adapter_and_its_weight_are_part_of_the_artifact():
+    made = [of_two(1.0, 0.5), of_two(1.0, 0.4), of_two(0.5, 1.0), of_two()]
+    made.append(of_two(the_facts=facts(adapter=OTHER, also=(LORA,))))
+    keys = {the_plan.step("merge").artifact.digest for the_plan in made} | {key().digest}
+    assert len(keys) == len(made) + 1
+    assert of_two(1.0, 1.0).step("merge").artifact == of_two().step("merge").artifact
+
+
+def test_each_adapter_must_fit_the_base():
+    unfit = replace(OTHER, peft_type="PREFIX_TUNING")
+    refused("adapter.unmergeable", facts(adapter=LORA, also=(unfit,)),
+            adapter=AdapterChoice(id="owner/my-lora", also=("owner/style",)))  # fmt: skip
+
+
+def test_each_adapter_is_downloaded_that_is_not_there():
+    jobs = {"download-adapter": {"repo_id": "a"}, "download-adapter-2": {"repo_id": "b"}}
+    the_plan = of_two(the_facts=replace(TWO, download_jobs=jobs))
+    assert ids(the_plan)[:3] == ["download-adapter", "download-adapter-2", "merge"]
+
+
+def test_the_room_that_is_needed_follows_from_the_type_of_the_result():
+    elements = 1024 * 512 + 512 * 512
+    step = plan(facts(adapter=LORA), merge=MergeChoice(dtype="float32")).step("merge")
+    assert step.bytes == 4 * elements
+    assert plan(facts(adapter=LORA)).step("merge").bytes == 2 * GIB
+
+
+def test_a_folder_of_the_users_takes_the_artifacts_place():
+    the_plan = build_plan(draft(adapter=True), facts(adapter=LORA), serve=False, out="/data/merged")
+    step = the_plan.step("merge")
+    assert (step.path, step.to_folder) == ("/data/merged", True)
+    assert the_plan.commands()[0][1].endswith(" --out /data/merged")
+    assert not plan(facts(adapter=LORA)).step("merge").to_folder
+
+
+def merge_command(the_plan):
+    return the_plan.commands()[ids(the_plan).index("merge")][1]
+
+
+def test_the_printed_merge_is_what_a_person_would_type():
+    assert merge_command(plan(facts(adapter=LORA))) == "quantui merge owner/base owner/my-lora"
+    assert plan(facts(adapter=LORA)).commands("/venv/bin/quantui")[0][1].startswith("/venv/bin/")
+
+
+def test_the_printed_merge_pins_what_comes_from_the_hub():
+    model = replace(MODEL, source="hub", revision="abc")
+    lora = replace(LORA, source="hub-cache", revision="def")
+    assert merge_command(plan(facts(adapter=lora, model=model))) == (
+        "quantui merge owner/base@abc owner/my-lora@def"
+    )
+
+
+def test_the_printed_merge_has_every_choice_that_is_not_the_default():
+    chosen = {
+        "model": ModelChoice(id="owner/base", trust_remote_code=True),
+        "merge": MergeChoice(device="gpu", dtype="float32", tokenizer_from="base", verify="logits",
+                             recreate=True),
+        "engine": EngineChoice(name="vllm-cuda", python="/e/bin/python"),
+        "serve": ServeChoice(visible_devices=(1,)),
+        "check": CheckChoice(prompt='Say "hi".'),
+    }  # fmt: skip
+    the_facts = facts(CUDA, [gpu(0), gpu(1)], adapter=LORA, also=(OTHER,))
+    words = shlex.split(merge_command(of_two(1.0, -0.5, the_facts=the_facts, **chosen)))
+    assert words == [
+        "quantui", "merge", "owner/base", "owner/my-lora", "owner/style", "--weight", "1", "-0.5",
+        "--device", "gpu", "--dtype", "float32", "--tokenizer-from", "base", "--verify", "logits",
+        "--set", 'check.prompt="Say \\"hi\\"."', "--recreate", "--python", "/e/bin/python",
+        "--set", "engine.name=vllm-cuda", "--set", "serve.visible_devices=[1]",
+        "--set", "model.trust_remote_code=true",
+    ]  # fmt: skip
+    settings = [words[n + 1] for n, word in enumerate(words) if word == "--set"]
+    again = apply_overrides(draft(), settings)
+    assert (again.check, again.serve) == (chosen["check"], chosen["serve"])

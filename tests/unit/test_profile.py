@@ -121,6 +121,60 @@ def test_a_device_named_twice_is_refused():
     assert "twice" in refused(SMALL + "[serve]\nvisible_devices = [0, 0]\n").what
 
 
+LORA = SMALL + '[adapter]\nid = "owner/lora"\n'
+
+
+def test_several_adapters_are_read_with_their_weights():
+    draft = parse_profile(LORA + 'also = ["./style", "owner/third@main"]\nweights = [1, 0.5, -2]\n')
+    assert draft.adapter.refs == ("owner/lora", "./style", "owner/third@main")
+    assert draft.adapter.weights == (1.0, 0.5, -2.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("also = './style'", "`adapter.also` must be a list of strings, not the string './style'"),
+        ("also = [1]", "`adapter.also` must be a list of strings, not the list [1]"),
+        ("also = ['']", "`adapter.also` must not be empty"),
+        ("also = ['owner/lora']", "`adapter.also` names an adapter twice"),
+        ("weights = [1.0, 0.5]", "`adapter.weights` has 2 numbers for 1 adapters"),
+        ("weights = ['1']", "`adapter.weights` must be a list of numbers"),
+        ("weights = [true]", "`adapter.weights` must be a list of numbers"),
+        ("weights = [inf]", "`adapter.weights` must be a finite number"),
+        ("weights = [0]", "`adapter.weights` holds a 0"),
+        ("wieghts = [1]", "unknown key `adapter.wieghts`"),
+    ],
+)
+def test_adapters_that_make_no_sense_are_refused_with_their_line(lines, says):
+    error = refused(f"{LORA}{lines}\n")
+    assert f"prod.toml line 6: {says}" in error.what
+
+
+def test_further_adapters_need_a_first():
+    error = refused(SMALL + "[adapter]\nalso = ['owner/lora']\n")
+    assert error.code == "profile.contradiction"
+    assert "adapter.id" in error.fix
+
+
+@pytest.mark.parametrize("lines", ["also = ['./style']", "weights = [0.5]"])
+def test_what_vllm_cannot_serve_unmerged_is_not_promised(lines):
+    error = refused(f'{LORA}{lines}\n[merge]\non_failure = "serve-lora"\n')
+    assert "prod.toml line 8: `merge.on_failure`" in error.what
+    parse_profile(LORA + '[merge]\non_failure = "serve-lora"\n')
+
+
+def test_set_takes_a_list_and_sees_that_it_belongs_together():
+    draft = parse_profile(LORA)
+    changed = apply_overrides(draft, ['adapter.also=["./style"]', "adapter.weights=[1, 0.5]"])
+    assert changed.adapter.refs == ("owner/lora", "./style")
+    with pytest.raises(QuantuiError, match="has 2 numbers for 1 adapters"):
+        apply_overrides(draft, ["adapter.weights=[1, 0.5]"])
+
+
+def test_an_option_of_two_sections_is_named_with_both():
+    assert "`merge.dtype` or `serve.dtype`" in refused(SMALL + "dtype = 'float16'\n").fix
+
+
 def test_a_section_that_is_no_table_is_refused():
     for text in ("schema = 1\nserve = 3\n" + MODEL, SMALL + "[[serve]]\nport = 1\n"):
         error = refused(text)

@@ -190,7 +190,7 @@ def test_the_name_it_is_served_under_does_not_make_another_merged_model(tmp_path
     model = resolve_model(str(write(tmp_path / "m", model_files(num_attention_heads=2))))
     adapter = resolve_adapter(str(write(tmp_path / "a", adapter_files(base=str(tmp_path / "m")))))
     engine = EngineFacts("vllm-cpu", "/python", "profile", on_cpu=True, versions={})
-    facts = Facts(model, adapter, probe_hardware(), engine, engine, "/artifacts", "/workers", 1, {})
+    facts = Facts(model, (adapter,), probe_hardware(), engine, engine, "/artifacts", "/workers", 1, {})
     plans = [
         build_plan(Draft(serve=ServeChoice(served_name=name)), facts, serve=False, force=True)
         for name in (None, "production")

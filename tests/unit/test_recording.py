@@ -75,6 +75,18 @@ def test_what_differs_is_told_with_what_it_was_and_is():
     ]
 
 
+def test_of_several_adapters_each_is_recorded_and_a_change_of_any_is_told():
+    style = replace(LORA, fingerprint="style-content", source="hub", revision="abc")
+    two = facts(adapter=LORA, also=(style,))
+    saved = recorded(two)
+    assert saved.recorded.adapter_fingerprint == "adapter-content + style-content"
+    assert saved.recorded.adapter_revision == "- + abc"
+    changed = facts(adapter=LORA, also=(replace(style, fingerprint="retrained"),))
+    assert what_differs(saved, changed) == [
+        "adapter content was adapter-content + style-content, is adapter-content + retrained"
+    ]
+
+
 def test_a_context_that_is_computed_otherwise_is_told():
     saved = recorded()
     changed = replace(saved, serve=ServeChoice(max_model_len=512))
