@@ -91,13 +91,15 @@ class DirectFile:
         """Cut the padding off, flush, close, and rename to ``name``; flush the folder's entry too."""
         os.ftruncate(self.fd, self.size)
         os.fsync(self.fd)
-        os.close(self.fd)
+        self.abandon()
         self.path.rename(name)
         flush_folder(name.parent)
 
     def abandon(self) -> None:
         """Close without finishing."""
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _write_all(fd: int, view: memoryview, offset: int) -> None:

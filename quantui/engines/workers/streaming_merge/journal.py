@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,14 +56,11 @@ class Journal:
 
     def __init__(self, folder: Path, plan: str) -> None:
         self._path = folder / NAME
+        self._lock = threading.Lock()
         self.finished: dict[str, dict[str, Any]] = {}
         """File -> its line. Read from an earlier merge of the same plan."""
-        lines = _lines(self._path)
-        if lines and lines[0].get("plan") == plan:
-            for line in lines[1:]:
-                file = folder / str(line.get("file"))
-                if file.is_file() and file.stat().st_size == line.get("size"):
-                    self.finished[file.name] = line
+        if belongs_to(folder, plan):
+            self.finished = finished_files(folder)
         self._fd = os.open(
             self._path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666
         )
@@ -69,6 +68,7 @@ class Journal:
         for line in self.finished.values():
             self._append(line)
         self._path.with_suffix(".new").rename(self._path)
+        clear_unfinished(folder)
 
     def add(self, file: str, size: int, facts: dict[str, Any]) -> None:
         """Note that ``file`` is whole and on disk."""
@@ -76,8 +76,12 @@ class Journal:
         self._append(line)
 
     def _append(self, line: dict[str, Any]) -> None:
-        os.write(self._fd, (json.dumps(line) + "\n").encode())
-        os.fsync(self._fd)
+        view = memoryview((json.dumps(line) + "\n").encode())
+        with self._lock:
+            # On a disk that becomes full a write may be short without an error.
+            while view:
+                view = view[os.write(self._fd, view) :]
+            os.fsync(self._fd)
 
     def close(self) -> None:
         """Close without removing."""
@@ -92,6 +96,29 @@ def belongs_to(folder: Path, plan: str) -> bool:
     """Whether ``folder`` holds an unfinished merge of ``plan``."""
     lines = _lines(folder / NAME)
     return bool(lines) and lines[0].get("plan") == plan
+
+
+def finished_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """File -> its line, for the files of ``folder`` that its journal knows and that have their size."""
+    found = {}
+    for line in _lines(folder / NAME)[1:]:
+        file = folder / str(line.get("file"))
+        if file.is_file() and file.stat().st_size == line.get("size"):
+            found[file.name] = line
+    return found
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove everything but the finished files: what the merge makes again may differ by then.
+
+    A tokenizer or template that was copied for another choice would otherwise stay in the result.
+    """
+    finished = finished_files(folder)
+    for entry in list(folder.iterdir()):
+        if entry.name == NAME or entry.name in finished:
+            continue
+        is_folder = entry.is_dir() and not entry.is_symlink()
+        shutil.rmtree(entry) if is_folder else entry.unlink()
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

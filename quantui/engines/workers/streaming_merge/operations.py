@@ -105,6 +105,19 @@ class Output:
         return bool(self.products or self.additions or self.rows)
 
     @property
+    def uses(self) -> set[tuple[int, str]]:
+        """(adapter, its tensor) of everything that goes into this tensor."""
+        found = {(f.adapter, f.tensor) for p in self.products for f in (p.left, p.right)}
+        found |= {(addition.adapter, addition.tensor) for addition in self.additions}
+        if self.adapter is not None:
+            found.add((self.adapter, self.source.name))
+        if self.direction is not None:
+            found.add((self.direction.adapter, self.direction.magnitude))
+        if self.rows is not None:
+            found.add((self.rows.adapter, self.rows.tensor))
+        return found
+
+    @property
     def untouched(self) -> bool:
         """Whether its bytes are the base's."""
         return not self.merged and self.adapter is None and self.dtype == self.source.dtype

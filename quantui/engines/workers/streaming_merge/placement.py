@@ -7,7 +7,7 @@ the installed transformers decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class Places:
             return [Piece(exact, zeros, zeros, exact.shape, transposed=False)]
         if self.description is None:
             return None
+        if (same := self.description["shared"].get(name)) is not None:
+            # Not stored for itself. Under its own name, so that it can become a tensor of its own.
+            pieces = self.parameter(same) or []
+            return [replace(piece, tensor=replace(piece.tensor, name=name)) for piece in pieces]
         found = self.description["parameters"].get(name)
         if found is None:
             return None
@@ -89,7 +93,10 @@ class Places:
         """Shape of the parameter ``name``; None: there is none."""
         if (exact := self.tensors.get(name)) is not None:
             return exact.shape
-        found = None if self.description is None else self.description["parameters"].get(name)
+        if self.description is None:
+            return None
+        name = self.description["shared"].get(name, name)
+        found = self.description["parameters"].get(name)
         return None if found is None else tuple(found["shape"])
 
     def stored_transposed(self, module: str) -> bool | None:

@@ -13,10 +13,11 @@ from streaming_merge.effects import Effect, combine, effects_of, stored_name
 from streaming_merge.fitting import check_fits
 from streaming_merge.operations import Output, OutputShard, Plan
 from streaming_merge.placement import UnmappedError
-from streaming_merge.refusals import conflict
+from streaming_merge.refusals import conflict, keys_unmatched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from streaming_merge.adapter_files import AdapterFile
     from streaming_merge.checkpoint import Checkpoint, Shard, Tensor
@@ -80,8 +81,24 @@ def build_plan(
         )
     if dtype is not None:
         draft.config["dtype"] = dtype
+    _refuse_unused(draft, everyone, shards)
     plan = Plan(shards, tuple(draft.consumed), draft.config, tuple(draft.notices))
     return plan, draft.same
+
+
+def _refuse_unused(
+    draft: Draft, everyone: tuple[AdapterFile, ...], shards: tuple[OutputShard, ...]
+) -> None:
+    """Every adapter tensor is used in the result, or must equal one that is: none is left out."""
+    used = {
+        (index, name) for shard in shards for output in shard.outputs for index, name in output.uses
+    }
+    used |= {(pair.adapter, name) for pair in draft.same for name in (pair.one, pair.other)}
+    for index, adapter in enumerate(everyone):
+        copies = {name for name, other in parts_of(adapter).repeated.items() if other is None}
+        unused = [n for n in adapter.tensors if (index, n) not in used and n not in copies]
+        if unused:
+            raise keys_unmatched(adapter.folder, unused, [])
 
 
 def _add_adapter(
@@ -123,6 +140,7 @@ def _settle_ties(
     found = places.description
     if found is None or not found["tied"] or found["output_embedding"] is None:
         return
+    stored = base.tensors
     embedding = stored_name(f"{found['input_embedding']}.weight", places)
     head = stored_name(f"{found['output_embedding']}.weight", places)
     if embedding == head:
@@ -130,27 +148,27 @@ def _settle_ties(
     ours, theirs = draft.effects.get(embedding), draft.effects.get(head)
     if ours is None and theirs is None:
         return
-    if theirs is None and ours is not None and _only_rows(ours):
-        # PEFT ties the trained tokens of the head to the embedding's.
+    both_stored = head in stored and embedding in stored
+    if both_stored and not _same_bytes(base.folder, stored[embedding], stored[head]):
+        # transformers ties only equal ones: these two are apart already.
         return
-    if ours is not None and theirs is not None and _is_tied_pair(draft, ours, theirs, everyone):
-        del draft.effects[head]
+    alike = theirs is None and ours is not None and _only_rows(ours)
+    if ours is not None and theirs is not None:
+        alike = _is_tied_pair(draft, ours, theirs, everyone)
+    if alike:
+        # What PEFT does to the embedding it does to the head that is tied to it.
         draft.effects.pop(head, None)
-        if head in base.tensors:
+        if both_stored and ours is not None:
             draft.effects[head] = ours
         return
-    stored = base.tensors
-    if head not in stored:
+    if not both_stored:
         draft.added[head] = embedding
-        source: Tensor = stored[embedding]
-        owner = None
-        if ours is not None and ours.source is not None and ours.products:
-            # The adapter's copy of the base, which PEFT puts into the tensor that both share.
-            source, owner = ours.source, ours.adapter
-        head_effect = theirs or Effect()
+        head_effect = draft.effects.setdefault(head, Effect())
         if head_effect.source is None:
-            head_effect.source, head_effect.adapter = source, owner
-        draft.effects[head] = head_effect
+            head_effect.source, head_effect.adapter = stored[embedding], None
+            if ours is not None and ours.source is not None and ours.products:
+                # The adapter's copy of the base, which PEFT puts into the tensor that both share.
+                head_effect.source, head_effect.adapter = ours.source, ours.adapter
     draft.config["tie_word_embeddings"] = False
     draft.notices.append(
         "The adapter parts the output head from the embedding: the head is stored on its own."
@@ -184,14 +202,14 @@ def _is_tied_pair(
     if everyone[index].config.get("ensure_weight_tying"):
         draft.same.append(SameValues(index, ours.source.name, theirs.source.name))
         return True
-    return _same_bytes(everyone[index], ours.source, theirs.source)
+    return _same_bytes(everyone[index].folder, ours.source, theirs.source)
 
 
-def _same_bytes(adapter: AdapterFile, one: Tensor, other: Tensor) -> bool:
+def _same_bytes(folder: Path, one: Tensor, other: Tensor) -> bool:
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    block = 4 << 20
-    with adapter.shard.path.open("rb") as first, adapter.shard.path.open("rb") as second:
+    block = 1 << 20
+    with (folder / one.file).open("rb") as first, (folder / other.file).open("rb") as second:
         first.seek(one.offset)
         second.seek(other.offset)
         left = one.nbytes

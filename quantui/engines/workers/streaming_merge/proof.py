@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SAMPLED_ROWS = 8
 """Rows of each merged tensor that are computed again."""
 
-_BLOCK = 4 << 20
+_BLOCK = 1 << 20
 
 
 @dataclass
