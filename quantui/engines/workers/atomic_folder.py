@@ -32,27 +32,10 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """Give an empty folder beside ``out``, and rename it to ``out`` once the block has succeeded.
 
     After an exception, SIGTERM or SIGINT the folder is removed; SIGKILL leaves ``out.partial``,
-    which the next run clears. Call it from the main thread, before threads start: the two signals
-    are blocked, and a thread of its own waits for them, so that they work in the middle of a long
-    tensor operation too, where a Python signal handler would wait for its end.
-
-    Raises:
-        FileExistsError: ``out`` exists; nothing is touched.
+    which the next run clears. Raises what :func:`resumable_folder` raises.
     """
-    if out.exists():
-        raise FileExistsError(f"{out} exists already")
-    partial = partial_of(out)
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
-    _remove_when_stopped(partial)
-    try:
+    with resumable_folder(out, lambda _: False, lambda _: False) as partial:
         yield partial
-        _open_to_readers(partial)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 @contextmanager
@@ -65,32 +48,120 @@ def resumable_folder(
     full disk ``keeps`` says whether what is there is worth keeping. Every other exception, SIGTERM and
     SIGINT remove it.
 
+    Call it from the main thread, before threads start: the two signals are blocked, and a thread of its
+    own waits for them, so that they work in the middle of a long tensor operation too, where a Python
+    signal handler would wait for its end.
+
     Raises:
         FileExistsError: ``out`` exists; nothing is touched.
         BlockingIOError: Another process is writing the same folder.
+        NotADirectoryError: Something that is no folder is in the place of ``out.partial``.
     """
     if out.exists():
-        raise FileExistsError(f"{out} exists already")
+        raise FileExistsError(errno.EEXIST, "it exists already", str(out))
     partial = partial_of(out)
-    partial.mkdir(parents=True, exist_ok=True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     # Held until the process ends, however it ends.
-    held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if not resumes(partial):
-        for entry in list(partial.iterdir()):
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-    _remove_when_stopped(partial)
+    held = _lock(partial)
+    ending = _Ending(partial, held)
+    ending.wait_for_signals()
     try:
+        if out.exists():
+            raise FileExistsError(errno.EEXIST, "it exists already", str(out))
+        if not resumes(partial):
+            for entry in list(partial.iterdir()):
+                is_folder = entry.is_dir() and not entry.is_symlink()
+                shutil.rmtree(entry) if is_folder else entry.unlink()
         yield partial
         _open_to_readers(partial)
-        partial.rename(out)
+        _flush(partial)
+        ending.rename(out)
+        _flush_entry(out.parent)
     except BaseException as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not (full and keeps(partial)):
-            shutil.rmtree(partial, ignore_errors=True)
+        ending.give_up(keeps if full else lambda _: False)
         raise
     finally:
         os.close(held)
+
+
+_STOPS = {signal.SIGTERM, signal.SIGINT}
+
+
+class _Ending:
+    """What becomes of an unfinished folder: whoever holds the lock decides, and the first decision stays.
+
+    Without it a signal could empty the folder that the main thread gives its final name.
+    """
+
+    def __init__(self, partial: Path, held: int) -> None:
+        self._partial = partial
+        self._held = held
+        self._lock = threading.Lock()
+        self._decided = False
+
+    def wait_for_signals(self) -> None:
+        """From now on SIGTERM and SIGINT remove the folder and end the process."""
+
+        def wait() -> None:
+            signal.sigwait(_STOPS)
+            # Never given back: nothing is decided after this, and the process ends here.
+            self._lock.acquire()
+            if not self._decided:
+                self._remove()
+            os._exit(CANCELLED)
+
+        threading.Thread(target=wait, name="stop", daemon=True).start()
+
+    def rename(self, out: Path) -> None:
+        """The folder is whole."""
+        with self._lock:
+            self._partial.rename(out)
+            self._decided = True
+
+    def give_up(self, keeps: Callable[[Path], bool]) -> None:
+        """The folder stays unfinished: it is removed, unless ``keeps`` says that it is of use."""
+        with self._lock:
+            if not self._decided and not keeps(self._partial):
+                self._remove()
+            self._decided = True
+
+    def _remove(self) -> None:
+        # Other threads go on writing until the process ends; a file made during the removal makes it
+        # fail, so it is tried again. A folder that another process has made since is not ours.
+        for _ in range(20):
+            if not _is_at(self._held, self._partial):
+                return
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _lock(partial: Path) -> int:
+    """Make the folder ``partial`` if need be, and open and lock it."""
+    while True:
+        if partial.is_symlink() or (partial.exists() and not partial.is_dir()):
+            raise NotADirectoryError(errno.ENOTDIR, "it is no folder", str(partial))
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            held = os.open(partial, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it until now may have renamed or removed it.
+            if _is_at(held, partial):
+                return held
+        except OSError:
+            os.close(held)
+            raise
+        os.close(held)
+
+
+def _is_at(held: int, folder: Path) -> bool:
+    """Whether the open folder ``held`` is what lies at ``folder``."""
+    try:
+        return os.path.samestat(os.fstat(held), folder.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def _open_to_readers(folder: Path) -> None:
@@ -102,18 +173,15 @@ def _open_to_readers(folder: Path) -> None:
             file.chmod(0o666 & ~umask)
 
 
-def _remove_when_stopped(partial: Path) -> None:
-    stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+def _flush(folder: Path) -> None:
+    """Let a loss of power find ``folder`` whole: the name that it gets says so."""
+    for entry in (*folder.rglob("*"), folder):
+        _flush_entry(entry)
 
-    def wait() -> None:
-        signal.sigwait(stops)
-        # The main thread goes on writing until the process ends; a file made during the removal
-        # makes it fail, so it is tried again.
-        for _ in range(20):
-            shutil.rmtree(partial, ignore_errors=True)
-            if not partial.exists():
-                break
-        os._exit(CANCELLED)
 
-    threading.Thread(target=wait, name="stop", daemon=True).start()
+def _flush_entry(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,7 +1,7 @@
 """Run a sibling worker in the same interpreter, in a process of its own, whose memory ends with it.
 
-Standard library alone. The child speaks as any worker does; what it says is passed on, but for its result
-and its error.
+The child ends with its parent, however that ends; see ``quantui_wire.end_with_parent``. Standard library
+alone. The child speaks as any worker does; what it says is passed on, but for its result and its error.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
 
 
-def run_child(program: str, job: dict[str, Any]) -> dict[str, Any]:
+def run_child(program: str, job: dict[str, Any], pass_fds: tuple[int, ...] = ()) -> dict[str, Any]:
     """The result of the worker ``program`` (a file of this folder) for ``job``.
+
+    ``pass_fds`` are open in the child too, under the same numbers. Call it from the main thread: the
+    child ends with the thread that started it.
 
     Raises:
         WorkerError: The child's own error, or ``worker.died`` when it ended without a word.
@@ -26,28 +28,33 @@ def run_child(program: str, job: dict[str, Any]) -> dict[str, Any]:
     import quantui_wire as wire
 
     reading, writing = os.pipe()
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(job, file)
-        file.flush()
-        child = subprocess.Popen(
-            [sys.executable, str(_HERE / program), file.name],
-            env={**os.environ, "QUANTUI_EVENTS_FD": str(writing)},
-            pass_fds=(writing,),
-            stdin=subprocess.DEVNULL,
-        )
-        os.close(writing)
-        result: dict[str, Any] | None = None
-        error: dict[str, Any] | None = None
-        with os.fdopen(reading, encoding="utf-8") as events:
-            for line in events:
-                event = json.loads(line)
-                if event.get("type") == "result":
-                    result = event
-                elif event.get("type") == "error":
-                    error = event
-                else:
-                    wire.emit(event)
-        status = child.wait()
+    file = os.memfd_create("job")
+    os.write(file, json.dumps(job).encode())
+    environment = {
+        **os.environ,
+        "QUANTUI_EVENTS_FD": str(writing),
+        wire.PARENT: str(os.getpid()),
+    }
+    child = subprocess.Popen(
+        [sys.executable, str(_HERE / program), f"/proc/self/fd/{file}"],
+        env=environment,
+        pass_fds=(writing, file, *pass_fds),
+        stdin=subprocess.DEVNULL,
+    )
+    os.close(writing)
+    os.close(file)
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    with os.fdopen(reading, encoding="utf-8") as events:
+        for line in events:
+            event = json.loads(line)
+            if event.get("type") == "result":
+                result = event
+            elif event.get("type") == "error":
+                error = event
+            else:
+                wire.emit(event)
+    status = child.wait()
     if error is not None:
         raise wire.WorkerError(
             error["code"],

@@ -179,18 +179,18 @@ def plan_merge(
 
 def describe(job: dict[str, Any], modules: list[str]) -> dict[str, Any]:
     """What the engine's transformers makes of the base; see ``describe_model.py``."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "description.json"
-        asked = {
-            "base": job["base"],
-            "modules": modules,
-            "trust_remote_code": bool(job.get("trust_remote_code")),
-            "out": str(out),
-        }
-        child_worker.run_child("describe_model.py", asked)
-        found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    # In memory, so that no file is left however this process ends.
+    file = os.memfd_create("description")
+    asked = {
+        "base": job["base"],
+        "modules": modules,
+        "trust_remote_code": bool(job.get("trust_remote_code")),
+        "out": f"/proc/self/fd/{file}",
+    }
+    child_worker.run_child("describe_model.py", asked, pass_fds=(file,))
+    with os.fdopen(file, encoding="utf-8") as text:
+        text.seek(0)
+        found: dict[str, Any] = json.load(text)
         return found
 
 
@@ -237,6 +237,14 @@ def carry_out(
             "Wait for it, or stop it.",
             exit_code=2,
         ) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise wire.WorkerError(
+            "merge.exists",
+            f"{error.filename} is in the way.",
+            f"{error.strerror}.",
+            "Remove it, or choose another place for the output.",
+            exit_code=2,
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise disk_full(out, plan) from error
@@ -246,12 +254,19 @@ def carry_out(
 def refuse_too_full(plan: Plan, out: Path, plan_id: str) -> None:
     """Check the disk before anything is written; what an earlier run finished counts."""
     partial = atomic_folder.partial_of(out)
-    there = folder_bytes(partial) if journal.belongs_to(partial, plan_id) else 0
-    needed = plan.bytes + SIDE_FILES - there
+    ours = journal.belongs_to(partial, plan_id)
+    finished = journal.finished_files(partial) if ours else {}
+    needed = plan.bytes + SIDE_FILES - sum(line["size"] for line in finished.values())
     place = out.parent
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free
+    # Everything else of an unfinished merge is removed before anything is written.
+    cleared = sum(
+        file.lstat().st_blocks * 512
+        for file in partial.rglob("*")
+        if file.is_file() and file.name not in finished
+    )
+    free = shutil.disk_usage(place).free + cleared
     if free < needed:
         raise wire.WorkerError(
             "disk.not-enough",
@@ -264,9 +279,8 @@ def refuse_too_full(plan: Plan, out: Path, plan_id: str) -> None:
 
 def keep_finished(partial: Path) -> bool:
     """Give back the space of what is unfinished; whether a finished file is left."""
-    for part in partial.glob("*.part"):
-        part.unlink(missing_ok=True)
-    return any(partial.glob("*.safetensors"))
+    journal.clear_unfinished(partial)
+    return bool(journal.finished_files(partial))
 
 
 def disk_full(out: Path, plan: Plan) -> wire.WorkerError:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -32,6 +33,11 @@ _HERE = str(Path(__file__).resolve().parent)
 sys.path[:] = [entry for entry in sys.path if str(Path(entry or ".").resolve()) != _HERE]
 
 _lock = threading.Lock()
+
+PARENT = "QUANTUI_PARENT_PID"
+"""Names the worker that started this one; see :func:`end_with_parent`."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 class WorkerError(Exception):
@@ -87,6 +93,23 @@ def notice(text: str, *, level: str = "info") -> None:
     emit({"type": "notice", "level": level, "text": text})
 
 
+def end_with_parent() -> None:
+    """Let the kernel kill this process when the worker that started it ends, by whatever signal.
+
+    A signal that ends one process leaves its children, and one that is blocked in the parent is
+    blocked in the child too.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != int(parent):
+        # It ended before the kernel had been asked.
+        os._exit(125)
+
+
 def run(main: Callable[[dict[str, Any]], dict[str, Any]], *, at_once: bool = False) -> NoReturn:
     """Run ``main`` on the job whose path is the first argument, report its result, and exit.
 
@@ -94,6 +117,7 @@ def run(main: Callable[[dict[str, Any]], dict[str, Any]], *, at_once: bool = Fal
     unexpected exception goes to stderr, which is the run's log. ``at_once``: after a result end without
     Python's own end, which takes torch half a second of unloading and does nothing else here.
     """
+    end_with_parent()
     try:
         job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
         result = main(job)
