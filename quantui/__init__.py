@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from quantui.api import (
         get_or_create_merged_model,
+        merge_adapter,
         prepare_model_for_vllm,
         was_trained_in_4bit,
     )
@@ -26,6 +27,7 @@ __all__ = [
     "QuantuiError",
     "__version__",
     "get_or_create_merged_model",
+    "merge_adapter",
     "prepare_model_for_vllm",
     "was_trained_in_4bit",
 ]
@@ -36,6 +38,7 @@ _HOMES = {
     "PreparedModel": "quantui.domain.prepared_model",
     "QuantuiError": "quantui.domain.errors",
     "get_or_create_merged_model": "quantui.api",
+    "merge_adapter": "quantui.api",
     "prepare_model_for_vllm": "quantui.api",
     "was_trained_in_4bit": "quantui.api",
 }

@@ -8,23 +8,21 @@ processes, of which none is left when a call ends, however it ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from queue import SimpleQueue
-from threading import Event
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from quantui.domain.draft import Draft
-from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.events import RunEvent, RunFinished
+from quantui.domain.errors import QuantuiError
+from quantui.domain.events import RunEvent
 from quantui.domain.methods import method as method_named
 from quantui.domain.plan import CheckStep, Plan, ServeStep
 from quantui.domain.prepared_model import PreparedModel
-from quantui.domain.profile import set_option
+from quantui.domain.profile import check_together, set_option
 from quantui.engines.planning import build_plan
 from quantui.engines.vllm_server import engine_arguments, quantization_argument
+from quantui.runtime.run_to_end import os_errors, run_to_end
 
 if TYPE_CHECKING:
     from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PreparedModel",
     "get_or_create_merged_model",
+    "merge_adapter",
     "prepare_model_for_vllm",
     "was_trained_in_4bit",
 ]
@@ -84,7 +83,7 @@ def prepare_model_for_vllm(
         engine_python: The interpreter that has vLLM and merges; default: this one if it has what is needed,
             else the environment that ``quantui engine install`` made.
         max_model_len: Longest prompt plus answer, tokens; default: computed from the model and free memory.
-        merge_device: ``gpu``, ``cpu``, or ``auto``: a GPU with enough free memory, else the CPU.
+        merge_device: ``gpu``, ``cpu``, or ``auto``: a GPU with 2 GiB free, where that is faster, else the CPU.
         recreate: Merge again even when the merged model exists.
         trust_remote_code: Run Python code that the model's repository ships. Read it first.
         on_event: Called in this thread with every :class:`~quantui.domain.events.RunEvent`. What it raises
@@ -117,7 +116,7 @@ def prepare_model_for_vllm(
             "serve.max_model_len": max_model_len,
         },
     )
-    with _os_errors():
+    with os_errors():
         draft, facts = _resolve(draft)
     if facts.model.quantization and method is None:
         draft = draft.with_option("quantization", "method", "none")
@@ -165,7 +164,7 @@ def get_or_create_merged_model(
         adapter: The LoRA adapter: a folder or a Hub id.
         base_revision: Branch, tag or commit of ``base`` on the Hub.
         adapter_revision: The same of ``adapter``.
-        device: ``gpu``, ``cpu``, or ``auto``: a GPU with enough free memory, else the CPU.
+        device: ``gpu``, ``cpu``, or ``auto``: a GPU with 2 GiB free, where that is faster, else the CPU.
         verify: ``fast`` computes sampled rows again in float64; ``logits`` also compares answers with the
             unmerged adapter's, which loads the model once more.
         recreate: Merge again even when the folder exists.
@@ -176,25 +175,105 @@ def get_or_create_merged_model(
     Raises:
         QuantuiError: As :func:`prepare_model_for_vllm`.
     """
+    return merge_adapter(
+        base,
+        adapter,
+        base_revision=base_revision,
+        adapter_revision=adapter_revision,
+        device=device,
+        verify=verify,
+        recreate=recreate,
+        engine_python=engine_python,
+        on_event=on_event,
+    )
+
+
+def merge_adapter(
+    base: Reference,
+    adapter: Reference | Sequence[Reference],
+    out: Reference | None = None,
+    *,
+    weights: Sequence[float] | None = None,
+    base_revision: str | None = None,
+    adapter_revision: str | None = None,
+    device: Device = "auto",
+    verify: Literal["fast", "logits"] = "fast",
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto",
+    tokenizer_from: Literal["auto", "base", "adapter"] = "auto",
+    trust_remote_code: bool = False,
+    recreate: bool = False,
+    engine_python: str | None = None,
+    on_event: EventListener | None = None,
+) -> str:
+    """Merge one or more adapters into ``base`` and prove the result; gives its folder.
+
+    Example::
+
+        from quantui import merge_adapter
+
+        folder = merge_adapter("./base", "./my-lora", "./merged")
+        both = merge_adapter("./base", ["./chat", "./style"], weights=[1.0, 0.5])
+
+    What was proven is in ``merge_proof.json`` in the folder: tensors changed and untouched, rows that were
+    computed again in float64, the norm of each tensor's change. This is ``quantui merge``.
+
+    Args:
+        base: The 16-bit base model: a folder or a Hub id.
+        adapter: The LoRA adapter, or several: folders or Hub ids; of further ones also ``ID@REVISION``.
+        out: A folder to make, whole or not at all; it must not exist. Default: a folder of quantui's, named
+            by a hash of all it is made from, and found again by the next call. Copy that before changing it.
+        weights: How much of each adapter goes in; default: 1 each.
+        base_revision: Branch, tag or commit of ``base`` on the Hub.
+        adapter_revision: The same of ``adapter``, or of the first one.
+        device: ``gpu``, ``cpu``, or ``auto``: a GPU with 2 GiB free, where that is faster, else the CPU.
+        verify: ``fast`` computes sampled rows again in float64; ``logits`` also compares answers with the
+            unmerged adapter's, which loads the model.
+        dtype: Type of the result; default: the base's own.
+        tokenizer_from: Whose tokenizer and chat template; default: the adapter's where it has them.
+        trust_remote_code: Run Python code that the model's repository ships. Read it first.
+        recreate: Merge again even when quantui's folder exists.
+        engine_python: The interpreter that has torch, transformers and peft; default as in
+            :func:`prepare_model_for_vllm`.
+        on_event: As in :func:`prepare_model_for_vllm`.
+
+    Raises:
+        QuantuiError: As :func:`prepare_model_for_vllm`.
+    """
+    adapters = [adapter] if isinstance(adapter, str | os.PathLike) else list(adapter)
+    if not adapters:
+        raise QuantuiError("api.no-adapter", "No adapter is given.", fix="Give at least one.")
+    first, *others = adapters
     draft = _draft(
-        "get_or_create_merged_model",
+        "merge_adapter",
         {
             "model.id": _text(base),
             "model.revision": base_revision,
-            "adapter.id": _text(adapter),
+            "model.trust_remote_code": trust_remote_code,
+            "adapter.id": _text(first),
             "adapter.revision": adapter_revision,
+            "adapter.also": [_text(other) for other in others],
+            "adapter.weights": None if weights is None else list(weights),
             "merge.device": device,
             "merge.verify": verify,
+            "merge.dtype": dtype,
+            "merge.tokenizer_from": tokenizer_from,
             "merge.recreate": recreate,
             "engine.python": engine_python,
         },
     )
+    from quantui.runtime.merge_places import check_can_make
     from quantui.runtime.resolve import resolve
 
-    with _os_errors():
+    folder = None if out is None else Path(out).expanduser().absolute()
+    if folder is not None:
+        check_can_make(folder)
+    with os_errors():
         facts = resolve(draft, serve=False)
     # Forced: what does not fit here in 16 bit may be served elsewhere, or quantized.
-    return _checkpoint(build_plan(draft, facts, serve=False, force=True), on_event)
+    plan = build_plan(
+        draft, facts, serve=False, force=True, out=None if folder is None else str(folder)
+    )
+    return _checkpoint(plan, on_event)
 
 
 def was_trained_in_4bit(model_id: Reference, revision: str | None = None) -> FourBitVerdict:
@@ -220,7 +299,7 @@ def was_trained_in_4bit(model_id: Reference, revision: str | None = None) -> Fou
     """
     from quantui.runtime import models
 
-    with _os_errors():
+    with os_errors():
         return models.was_trained_in_4bit(_text(model_id), revision)
 
 
@@ -235,6 +314,7 @@ def _draft(call: str, options: dict[str, object]) -> Draft:
         section, _, key = path.partition(".")
         if value is not None:
             draft = set_option(draft, section, key, value, name=f"{call}()")
+    check_together(draft, name=f"{call}()")
     return draft
 
 
@@ -255,60 +335,9 @@ def _resolve(draft: Draft) -> tuple[Draft, Facts]:
 
 def _checkpoint(plan: Plan, on_event: EventListener | None) -> str:
     """Run the plan's steps; gives the folder that holds the result."""
-    results = _run(plan, on_event) if plan.steps else {}
+    results = run_to_end(plan, on_event) if plan.steps else {}
     return str(results["merge"]["path"] if "merge" in results else plan.model.path)
-
-
-def _run(plan: Plan, on_event: EventListener | None) -> dict[str, dict[str, object]]:
-    """The results of the plan's steps, by step.
-
-    The run has a thread of its own: a KeyboardInterrupt then never lands in the middle of starting or
-    stopping a process, but here, where it becomes a cancel.
-    """
-    from quantui.runtime.runner import Runner
-
-    cancel = Event()
-    with _os_errors():
-        runner = Runner(plan, cancel, hold_server=False)
-    events: SimpleQueue[RunEvent | None] = SimpleQueue()
-
-    def work() -> None:
-        try:
-            for event in runner.run():
-                events.put(event)
-        finally:
-            events.put(None)
-
-    error: dict[str, object] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="quantui-run") as pool:
-        try:
-            running = pool.submit(work)
-            while (event := events.get()) is not None:
-                if isinstance(event, RunFinished):
-                    error = event.error
-                if on_event is not None:
-                    on_event(event)
-        except BaseException:
-            cancel.set()
-            raise
-    running.result()
-    if error is not None:
-        raise QuantuiError.from_dict(error)
-    return runner.results
 
 
 def _source(spec: ModelSpec | AdapterSpec) -> str:
     return spec.ref if spec.revision is None else f"{spec.ref}@{spec.revision}"
-
-
-@contextmanager
-def _os_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise QuantuiError(
-            "api.os-error",
-            f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
-            fix="See that the folder exists and may be read and written.",
-            exit_code=ExitCode.DOES_NOT_FIT,
-        ) from error

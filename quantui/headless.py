@@ -23,7 +23,7 @@ from quantui.domain.events import (
     StepStarted,
     to_dict,
 )
-from quantui.domain.formatting import format_bytes, format_seconds, hanging
+from quantui.domain.formatting import format_bytes, format_rate, format_seconds, hanging
 from quantui.domain.run_state import RunState, reduce
 from quantui.domain.terminal_text import one_line, sanitize
 
@@ -130,9 +130,11 @@ def describe(event: RunEvent, state: RunState) -> Iterator[str]:
 def _outcome(event: StepFinished) -> str:
     result = event.result
     if event.step == "merge" and "tensors_changed" in result:
+        through = " through PEFT" if result.get("method") == "peft" else ""
         return (
-            f", {result['tensors_changed']} tensors changed, {result['tensors_untouched']} untouched, "
-            f"{format_bytes(result['bytes'])} written, peak {format_bytes(result['peak_rss_bytes'])}"
+            f"{through}, {result['tensors_changed']} tensors changed, {result['tensors_untouched']} "
+            f"untouched, {format_bytes(result['bytes'])} written, "
+            f"peak {format_bytes(result['peak_rss_bytes'])}"
         )
     if event.step.startswith("download"):
         return f", {format_bytes(result.get('bytes'))}"
@@ -145,7 +147,7 @@ def living_line(state: RunState, now: float) -> str:
     parts: list[str] = []
     if step is not None:
         parts.append(step.id)
-        if step.phase:
+        if step.phase and step.phase != step.id:
             parts.append(sanitize(step.phase))
         parts.append(_progress(step, now))
     elif state.ready is not None:
@@ -166,9 +168,11 @@ def _progress(step: StepState, now: float) -> str:
     else:
         total = "?" if step.total is None else f"{step.total:.0f}"
         amount = f"{step.done:.0f}/{total} {step.unit}"
-    eta = step.eta_s(now)
-    left = "estimating..." if eta is None else f"{format_seconds(eta)} left"
-    return f"{amount}, {left}"
+    eta, rate = step.eta_s(now), step.rate(now)
+    if eta is None or rate is None:
+        return f"{amount}, estimating..."
+    speed = f"{format_rate(rate)}, " if step.unit == "bytes" else ""
+    return f"{amount}, {speed}{format_seconds(eta)} left"
 
 
 def _stopping() -> list[signal.Signals]:

@@ -85,8 +85,10 @@ def _size(engine: EngineStatus) -> str:
     return f"{format_bytes(engine.bytes_on_disk)}, of which {format_bytes(engine.shared_bytes)} shared with uv's cache"
 
 
-def ensure_engine(draft: Draft, *, cancel: threading.Event, yes: bool) -> None:
-    """Make the engine ``draft`` asks for when it is not there, once the user has agreed.
+def ensure_engine(
+    draft: Draft, *, cancel: threading.Event, yes: bool, purpose: str = "serve"
+) -> None:
+    """Make the engine ``draft`` asks for when there is none for ``purpose``, once the user has agreed.
 
     Returns at once when there is one. Raises what :func:`find_engine` raises for an interpreter the
     draft names, its ``engine.not-installed`` when there is nobody to ask and ``yes`` is not given,
@@ -101,7 +103,7 @@ def ensure_engine(draft: Draft, *, cancel: threading.Event, yes: bool) -> None:
     if name == "auto":
         name = default_engine_name(probe_hardware())
     try:
-        find_engine(name, python=draft.engine.python)
+        find_engine(name, python=draft.engine.python, purpose=purpose)
     except QuantuiError as error:
         if error.code != "engine.not-installed" or not (yes or sys.stdin.isatty()):
             raise

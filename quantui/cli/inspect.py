@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantui.cli.output import console, print_json
+from quantui.cli.output import print_json, print_rows
 from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
-from quantui.domain.terminal_text import sanitize
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
     from quantui.domain.models import TensorInfo
-
-_LABEL_WIDTH = 14
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +33,10 @@ def run(args: argparse.Namespace) -> int:
     """Show the model or adapter; returns the exit code."""
     spec = _resolve(args)
     if args.json:
-        print_json(to_json(spec))
+        print_json({**to_json(spec), "merge_proof": _proof(spec) or None})
         return 0
     rows = _model_rows(spec) if isinstance(spec, ModelSpec) else _adapter_rows(spec)
-    _print_rows(rows)
+    print_rows(rows)
     return 0
 
 
@@ -69,6 +67,20 @@ def to_json(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:
             ],
         }
     return values
+
+
+def _proof(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:
+    """What the folder says of the merge that made it."""
+    from quantui.runtime.merge_proof import read_proof
+
+    return {} if spec.path is None else read_proof(Path(spec.path))
+
+
+def _merge_rows(proof: dict[str, Any]) -> list[tuple[str, str]]:
+    from quantui.domain.merge_report import merge_rows
+    from quantui.runtime.merge_proof import delta_norms
+
+    return merge_rows(proof, delta_norms(proof))
 
 
 def _resolve(args: argparse.Namespace) -> ModelSpec | AdapterSpec:
@@ -102,6 +114,7 @@ def _model_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         ("custom code", "yes: needs trust_remote_code" if spec.custom_code else "none"),
         ("license", spec.license or "unknown"),
         ("fingerprint", spec.fingerprint),
+        *_merge_rows(_proof(spec)),
         *_note_rows(spec.notes),
     ]
 
@@ -185,15 +198,3 @@ def _count(value: int) -> str:
         if value >= size:
             return f"{value / size:.3g} {name}"
     return str(value)
-
-
-def _print_rows(rows: list[tuple[str, str]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(width=_LABEL_WIDTH, no_wrap=True)
-    table.add_column(overflow="fold")
-    for label, value in rows:
-        table.add_row(Text(label, style="bold"), Text(sanitize(value)))
-    console().print(table)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from quantui.domain.errors import QuantuiError
 
 
+_LABEL_WIDTH = 14
+
+
 def console(*, stderr: bool = False) -> Console:
     """A Rich console without markup or highlighting; honours NO_COLOR and the terminal's width."""
     from rich.console import Console
@@ -58,6 +61,24 @@ def say(out: Console, text: str, *, indent: int = 4) -> None:
 
     width = out.width if out.is_terminal else None
     out.print(Text(hanging(text, width, indent)), soft_wrap=True)
+
+
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Facts on stdout, a label beside each; on a terminal long ones are folded in their own column."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    if not out.is_terminal:
+        for label, value in rows:
+            out.print(Text(f"{label:<{_LABEL_WIDTH}}  {sanitize(value)}"), soft_wrap=True)
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_column(width=_LABEL_WIDTH, no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(Text(label, style="bold"), Text(sanitize(value)))
+    out.print(table)
 
 
 def program_name() -> str:

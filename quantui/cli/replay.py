@@ -40,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
     looking = args.check or args.dry_run
     with interrupt_on_signals():
         # Before an engine is asked for: a wrong name is told at once, not after an install.
-        inputs = look_up(draft, serve=serve, progress=_tell_of_large_files())
+        inputs = look_up(draft, serve=serve, progress=tell_of_large_files())
     with cancel_on_signals() as cancel:
         if not looking:
-            ensure_engine(draft, cancel=cancel, yes=args.yes)
+            purpose = "merge" if inputs.adapters and not serve else "serve"
+            ensure_engine(draft, cancel=cancel, yes=args.yes, purpose=purpose)
         plan, facts = _plan(draft, inputs, serve=serve, force=args.force, cancel=cancel)
         changed = differences(draft, facts, plan)
         if args.check:
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_code(state)
 
 
-def _tell_of_large_files() -> Progress:
+def tell_of_large_files() -> Progress:
     """Tells which large files are read to know their content."""
     told: set[str] = set()
 

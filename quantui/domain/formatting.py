@@ -14,6 +14,13 @@ def format_bytes(count: float | None) -> str:
     return f"{count / 1024**3:.2f} GiB"
 
 
+def format_rate(bytes_per_second: float) -> str:
+    """``850 MiB/s``, ``1.20 GiB/s``."""
+    if bytes_per_second < 1024**3:
+        return f"{bytes_per_second / 1024**2:.0f} MiB/s"
+    return f"{bytes_per_second / 1024**3:.2f} GiB/s"
+
+
 def format_seconds(seconds: float) -> str:
     """``4.2 s``, ``3 min 05 s``, ``2 h 10 min``."""
     if seconds < 60:

@@ -45,14 +45,21 @@ class StepState:
     result: dict[str, Any] = field(default_factory=dict)
     error: dict[str, Any] | None = None
 
-    def eta_s(self, now: float) -> float | None:
-        """Seconds left at the mean rate since progress of this kind began; None while it is a guess."""
+    def rate(self, now: float) -> float | None:
+        """``unit`` a second, the mean since progress of this kind began; None while it is a guess."""
         if not self.total or self.done is None or self.progress_since is None:
             return None
         spent, made = now - self.progress_since, self.done - self.progress_from
         if spent < 2.0 or made <= 0 or self.done < 0.02 * self.total:
             return None
-        return spent / made * max(0.0, self.total - self.done)
+        return made / spent
+
+    def eta_s(self, now: float) -> float | None:
+        """Seconds left at :meth:`rate`; None while it is a guess."""
+        rate = self.rate(now)
+        if not rate or self.total is None or self.done is None:
+            return None
+        return max(0.0, self.total - self.done) / rate
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantui.runtime import paths
@@ -32,12 +32,33 @@ def cache_sizes() -> tuple[CacheSize, ...]:
     Takes about as long as ``du``: a second for an engine's 60,000 files that are not in memory.
     """
     own = (
-        ("artifacts", paths.artifacts_dir()),
         ("engines", paths.engines_dir()),
         ("runs", paths.runs_dir()),
         ("cache", paths.cache_dir()),
     )
-    return (_hub(hub_cache()), *(_folder(name, path) for name, path in own))
+    return (_hub(hub_cache()), _artifacts(), *(_folder(name, path) for name, path in own))
+
+
+def _artifacts() -> CacheSize:
+    """The artifact store, and merges that did not finish: in it, or beside folders of the user's."""
+    from quantui.runtime.artifacts import ArtifactStore
+    from quantui.runtime.merge_places import unfinished_merges
+
+    store = ArtifactStore()
+    size = _folder("artifacts", store.root)
+    if size.bytes_on_disk is None:
+        return size
+    left = unfinished_merges(store, {})
+    if not left:
+        return size
+    total = sum(unfinished.bytes for unfinished in left)
+    names = ", ".join(_shown(unfinished.path) for unfinished in left)
+    return replace(
+        size,
+        problem=f"{len(left)} merges did not finish ({total / 1024**3:.2f} GiB): {names}",
+        fix="run the same merge again, it goes on from there; or quantui merge BASE ADAPTER --discard, "
+        "or delete what is named here",
+    )
 
 
 def _folder(name: str, path: Path) -> CacheSize:

@@ -147,8 +147,33 @@ def test_the_living_line_says_step_phase_progress_and_memory():
         MemorySample(at=10.0, tree_bytes=2**30, ram_available_bytes=1, gpus=((0, 2**30, 2**34),)),
     )
     assert living_line(state, 10.0) == (
-        "merge  writing  1.00 GiB of 4.00 GiB, 30.0 s left  RAM 1.00 GiB  GPU 0 1.00 GiB of 16.00 GiB"
+        "merge  writing  1.00 GiB of 4.00 GiB, 102 MiB/s, 30.0 s left  RAM 1.00 GiB  "
+        "GPU 0 1.00 GiB of 16.00 GiB"
     )
+
+
+def test_a_rate_is_told_of_bytes_alone_and_a_phase_named_as_its_step_once():
+    state = state_of(
+        StepStarted(at=0.0, step="merge"),
+        StepPhase(at=0.0, step="merge", phase="merge"),
+        StepProgress(at=0.0, step="merge", done=0.0, total=40.0, unit="tensors"),
+        StepProgress(at=10.0, step="merge", done=10.0, total=40.0, unit="tensors"),
+    )
+    assert living_line(state, 10.0) == "merge  10/40 tensors, 30.0 s left"
+
+
+def test_of_a_merge_that_goes_on_what_was_there_is_no_part_of_the_rate():
+    state = state_of(
+        StepStarted(at=0.0, step="merge"),
+        StepProgress(at=0.0, step="merge", done=3.0 * 2**30, total=4.0 * 2**30, unit="bytes"),
+        StepProgress(at=4.0, step="merge", done=3.5 * 2**30, total=4.0 * 2**30, unit="bytes"),
+    )
+    assert living_line(state, 4.0) == "merge  3.50 GiB of 4.00 GiB, 128 MiB/s, 4.0 s left"
+
+
+def test_a_merge_through_peft_says_so():
+    finished = StepFinished(at=9.0, step="merge", seconds=9.0, result={**MERGED, "method": "peft"})
+    assert shown(STARTED, finished).startswith("✓ merge: 9.0 s through PEFT, 8 tensors changed")
 
 
 def test_the_living_line_does_not_guess():

