@@ -24,8 +24,8 @@ import quantui_wire as wire
 
 if TYPE_CHECKING:
     from peft_merging.adapter import Adapter
-    from peft_merging.base import Base
     from peft_merging.logits import Reference
+    from streaming_merge.checkpoint import Checkpoint
 
 # Idle threads of torch are not to spin (see make_demo.py). Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -46,12 +46,13 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             f"Install {' '.join(missing)} into the engine, or choose another engine.",
         )
     import transformers
-    from peft_merging import adapter, base, logits
+    from peft_merging import adapter, logits
+    from streaming_merge.checkpoint import read_checkpoint
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     device = job.get("device") or "cpu"
-    source, merged = base.read(Path(job["base"])), base.read(Path(job["merged"]))
+    source, merged = (read_checkpoint(Path(job[name])) for name in ("base", "merged"))
     adapters = [adapter.read(Path(entry["path"])) for entry in job["adapters"]]
     weights = [float(entry.get("weight", 1.0)) for entry in job["adapters"]]
     refuse_without_reference(adapters, weights)
@@ -66,7 +67,11 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask_unmerged(
-    source: Base, adapters: list[Adapter], weights: list[float], job: dict[str, Any], device: str
+    source: Checkpoint,
+    adapters: list[Adapter],
+    weights: list[float],
+    job: dict[str, Any],
+    device: str,
 ) -> Reference:
     """The answers of the base, and of the base with all adapters active at once."""
     from peft_merging import attach, logits
@@ -127,7 +132,7 @@ def refuse_without_reference(adapters: list[Adapter], weights: list[float]) -> N
 
 
 def refuse_too_large(
-    models: tuple[Base, Base], adapters: list[Adapter], job: dict[str, Any], device: str
+    models: tuple[Checkpoint, Checkpoint], adapters: list[Adapter], job: dict[str, Any], device: str
 ) -> None:
     """Check memory before anything large is loaded.
 
@@ -142,7 +147,9 @@ def refuse_too_large(
     from peft_merging import base, logits
 
     values = sum(tensor.numel() for adapter in adapters for tensor in adapter.tensors.values())
-    work = max(m.bytes for m in models) + 4 * values + 16 * max(m.largest for m in models)
+    work = (
+        max(m.bytes for m in models) + 4 * values + 16 * max(base.largest_tensor(m) for m in models)
+    )
     vocabulary = max(
         int((part.get("text_config") or part).get("vocab_size") or 0)
         for part in (m.config for m in models)
@@ -159,7 +166,7 @@ def refuse_too_large(
     base.refuse_short(NEEDS, "RAM", work + answers + base.LIBRARIES, free)
 
 
-def load(source: Base, job: dict[str, Any], device: str) -> Any:  # noqa: ANN401
+def load(source: Checkpoint, job: dict[str, Any], device: str) -> Any:  # noqa: ANN401
     """The model in ``source``, loaded with progress in bytes."""
     from peft_merging import base
     from peft_merging.loading import reporting, resident_growth

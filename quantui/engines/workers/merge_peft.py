@@ -32,9 +32,9 @@ import quantui_wire as wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peft_merging.base import Base
     from peft_merging.logits import Reference
     from peft_merging.proof import Proof
+    from streaming_merge.checkpoint import Checkpoint
 
 # Idle threads of torch are not to spin (see make_demo.py). Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -99,6 +99,7 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     from peft_merging import attach, base, logits, merging, side_files
     from peft_merging.loading import reporting, resident_growth
     from peft_merging.proof import Proof
+    from streaming_merge import checkpoint
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
@@ -106,11 +107,11 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     trust = bool(job.get("trust_remote_code"))
     shard = int(job.get("max_shard_bytes") or 5_000_000_000)
     adapter = adapters.read(Path(job["adapter"]))
-    source = base.read(Path(job["base"]))
+    source = checkpoint.read_checkpoint(Path(job["base"]))
     base.refuse_too_large(source, adapter, out, device, job.get("memory_limit_bytes"), shard)
 
-    def load(checkpoint: Path, config: dict[str, Any]) -> Any:  # noqa: ANN401
-        return base.load(checkpoint, config, device, trust_remote_code=trust)
+    def load(from_folder: Path, config: dict[str, Any]) -> Any:  # noqa: ANN401
+        return base.load(from_folder, config, device, trust_remote_code=trust)
 
     wire.phase("load base")
     with reporting(source.bytes, resident_growth()):
@@ -165,9 +166,14 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
             "peft": peft.__version__,
         },
     }
-    text = json.dumps({**summary, "delta_norms": proof.delta_norms}, indent=2)
-    (folder / "merge_proof.json").write_text(text + "\n", encoding="utf-8")
+    write_proof(summary, proof.delta_norms, folder)
     return summary
+
+
+def write_proof(summary: dict[str, Any], norms: dict[str, float], folder: Path) -> None:
+    """Keep what was proven beside the weights."""
+    text = json.dumps({**summary, "method": "peft", "delta_norms": norms}, indent=2)
+    (folder / "merge_proof.json").write_text(text + "\n", encoding="utf-8")
 
 
 def write_weights(merged: Any, folder: Path, shard: int) -> None:  # noqa: ANN401
@@ -193,7 +199,7 @@ def write_weights(merged: Any, folder: Path, shard: int) -> None:  # noqa: ANN40
 
 def verify(
     proof: Proof,
-    source: Base,
+    source: Checkpoint,
     folder: Path,
     before: Reference | None,
     load: Callable[[Path, dict[str, Any]], Any],
@@ -203,20 +209,16 @@ def verify(
     Raises:
         WorkerError: ``merge.proof-failed``.
     """
-    from peft_merging import base, logits
-    from peft_merging.proof import failed
+    from peft_merging import logits
+    from streaming_merge import checkpoint
+    from streaming_merge.refusals import proof_failed
 
-    written = {
-        name: (file, elements)
-        for file in base.weight_files(folder)
-        for name, (_, elements) in base.headers(file).items()
-    }
-    found = proof.compare_files(source.tensors, written)
+    found = proof.compare_files(source, checkpoint.read_checkpoint(folder))
     if before is not None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         found["logits"] = answers = logits.compare(load(folder, config), before)
         if not answers["passed"]:
-            raise failed(
+            raise proof_failed(
                 "Its answers differ from those of base and unmerged adapter: KL "
                 f"{answers['kl_merged']:.2e} nats a token, where the adapter itself changes "
                 f"{answers['kl_base']:.2e}."

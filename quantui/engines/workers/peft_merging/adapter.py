@@ -6,16 +6,14 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import adapter_rules
-from quantui_wire import WorkerError, notice
+from quantui_wire import notice
+from streaming_merge.adapter_files import read_adapter
+from streaming_merge.refusals import not_finite
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
-
-WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
-"""What PEFT puts before every module name in an adapter file."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def read(folder: Path) -> Adapter:
     config = adapter_rules.read_config(folder)
     why_peft = adapter_rules.route(config, folder).through_peft
     adapter_rules.refuse_unknown(config, _known_to_peft(config["peft_type"]))
-    tensors = _tensors(folder)
+    tensors = _tensors(folder, config)
     _refuse_not_finite(tensors, folder)
     if config.get("bias", "none") != "none" and not any(n.endswith(".bias") for n in tensors):
         notice(
@@ -66,32 +64,10 @@ def _known_to_peft(kind: str) -> set[str]:
     return {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
 
 
-def _tensors(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
+def _tensors(folder: Path, config: dict[str, Any]) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    path = folder / WEIGHTS
-    if not path.exists():
-        if (folder / "adapter_model.bin").exists():
-            raise WorkerError(
-                "merge.pickled-adapter",
-                f"{folder} holds its adapter as a pickle (adapter_model.bin).",
-                "A pickle can run any code when it is read.",
-                "Load it with PEFT where you trust it, and save it again: safetensors is the "
-                "default.",
-                exit_code=2,
-            )
-        raise WorkerError(
-            "adapter.no-weights",
-            f"{folder} has no {WEIGHTS}.",
-            "The adapter's weights are missing.",
-            "Name the folder that save_pretrained wrote, or download it again.",
-            exit_code=2,
-        )
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, ValueError) as error:
-        raise adapter_rules.damaged(path, error) from error
+    return dict(load_file(read_adapter(folder, config, 1.0).shard.path))
 
 
 def _refuse_not_finite(tensors: dict[str, torch.Tensor], folder: Path) -> None:
@@ -99,11 +75,4 @@ def _refuse_not_finite(tensors: dict[str, torch.Tensor], folder: Path) -> None:
 
     broken = [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise WorkerError(
-            "merge.not-finite",
-            f"{len(broken)} tensors of the adapter in {folder} hold NaN or infinity.",
-            "Its training diverged, or the file is damaged.",
-            "Use an earlier checkpoint of the adapter.",
-            exit_code=2,
-            detail=tuple(broken[:5]),
-        )
+        raise not_finite(folder, broken)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import adapter_rules
 from quantui_wire import WorkerError, notice
-
-from peft_merging.adapter import PREFIX
+from streaming_merge.adapter_files import PREFIX
+from streaming_merge.refusals import keys_unmatched, no_key_matched, shape_mismatch
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def attach(model: Any, adapter: Adapter, device: str, name: str = NAME) -> PeftM
         # Every value is overwritten; some initializations decompose each weight first.
         config.init_lora_weights = True
     if not adapter.tensors:
-        raise _no_match(adapter, ())
+        raise no_key_matched(adapter.folder, 0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -103,7 +103,9 @@ def attach(model: Any, adapter: Adapter, device: str, name: str = NAME) -> PeftM
     except ValueError as error:
         # "Target modules ... not found in the base model": PEFT has no class for it.
         if "not found" in str(error) or "No modules were targeted" in str(error):
-            raise _no_match(adapter, (str(error)[:300],)) from error
+            raise no_key_matched(
+                adapter.folder, len(adapter.tensors), [str(error)[:300]]
+            ) from error
         raise WorkerError(
             "merge.not-mergeable",
             f"PEFT cannot put the adapter in {adapter.folder} onto this base.",
@@ -112,26 +114,17 @@ def attach(model: Any, adapter: Adapter, device: str, name: str = NAME) -> PeftM
             exit_code=2,
         ) from error
     except KeyError as error:
-        raise _unmatched(adapter, [str(error.args[0])], []) from error
+        raise keys_unmatched(adapter.folder, [], [str(error.args[0])]) from error
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
         lines = [line.strip() for line in str(error).splitlines() if "size mismatch" in line]
-        raise WorkerError(
-            "merge.shape-mismatch",
-            f"{len(lines)} tensors of the adapter in {adapter.folder} have other shapes than the "
-            "base and adapter_config.json ask for.",
-            lines[0],
-            "Use the base this adapter was trained on (base_model_name_or_path in "
-            "adapter_config.json), and its unedited config.",
-            exit_code=2,
-            detail=tuple(lines[1:5]),
-        ) from error
+        raise shape_mismatch(adapter.folder, lines) from error
     unexpected = [key for key in loaded.unexpected_keys if not _is_repeated(adapter, key)]
     if len(unexpected) >= len(adapter.tensors):
-        raise _no_match(adapter, tuple(unexpected[:3]))
+        raise no_key_matched(adapter.folder, len(adapter.tensors), unexpected)
     if loaded.missing_keys or unexpected:
-        raise _unmatched(adapter, loaded.missing_keys, unexpected)
+        raise keys_unmatched(adapter.folder, unexpected, loaded.missing_keys)
     return wrapped.eval()
 
 
@@ -144,33 +137,6 @@ def _is_repeated(adapter: Adapter, key: str) -> bool:
     if ".modules_to_save." not in key or own is None or other is None:
         return False
     return torch.equal(own, other)
-
-
-def _no_match(adapter: Adapter, detail: tuple[str, ...]) -> WorkerError:
-    return WorkerError(
-        "merge.no-key-matched",
-        f"Nothing of the adapter in {adapter.folder} belongs to this base.",
-        f"None of its {len(adapter.tensors)} tensors names a layer that the base has.",
-        "Use the base this adapter was trained on (base_model_name_or_path in "
-        "adapter_config.json).",
-        exit_code=2,
-        detail=detail,
-    )
-
-
-def _unmatched(adapter: Adapter, missing: list[str], unexpected: list[str]) -> WorkerError:
-    return WorkerError(
-        "merge.keys-unmatched",
-        f"The adapter in {adapter.folder} and this base do not fit together wholly.",
-        f"{len(unexpected)} tensors of the adapter have no place in the base, and {len(missing)} "
-        "places that adapter_config.json asks for have no tensor.",
-        "Use the base this adapter was trained on, and the complete adapter.",
-        exit_code=2,
-        detail=(
-            *(f"no place: {key}" for key in unexpected[:3]),
-            *(f"no tensor: {key}" for key in missing[:3]),
-        ),
-    )
 
 
 def replaced_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:

@@ -1,17 +1,17 @@
-"""Read and load the base: what it is, whether it fits, its weights in their own dtype."""
+"""Load the base: whether it fits, and its weights in their own dtype."""
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui_wire import WorkerError
+from streaming_merge.checkpoint import damaged
 
 if TYPE_CHECKING:
     import torch
+    from streaming_merge.checkpoint import Checkpoint
 
     from peft_merging.adapter import Adapter
 
@@ -22,97 +22,13 @@ ON_CARD = 600_000_000
 """Bytes of a CUDA context and its workspaces, taken as at most this."""
 
 
-@dataclass(frozen=True)
-class Base:
-    """A base checkpoint as its files describe it. ``tensors``: name -> (file, elements)."""
-
-    folder: Path
-    config: dict[str, Any]
-    tensors: dict[str, tuple[Path, int]]
-    bytes: int
-
-    @property
-    def largest(self) -> int:
-        """Elements of the largest tensor."""
-        return max(elements for _, elements in self.tensors.values())
-
-
-def read(folder: Path) -> Base:
-    """The checkpoint in ``folder``, from its config and safetensors headers.
-
-    Raises:
-        WorkerError: ``model.bad-config``, ``merge.no-safetensors``, ``model.damaged``,
-            ``merge.quantized-base``.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WorkerError(
-            "model.bad-config",
-            f"{folder / 'config.json'} cannot be read.",
-            str(error),
-            "Name a folder that holds a model as transformers saves it.",
-            exit_code=2,
-        ) from error
-    _refuse_quantized(config, folder)
-    files = weight_files(folder)
-    if not files:
-        raise WorkerError(
-            "merge.no-safetensors",
-            f"{folder} holds no safetensors weights.",
-            "Pickled weights (.bin, .pt) are not read: a pickle can run any code.",
-            "Use the safetensors files of this model.",
-            exit_code=2,
-        )
-    tensors: dict[str, tuple[Path, int]] = {}
-    for file in files:
-        for name, (dtype, elements) in headers(file).items():
-            if dtype.startswith("F8"):
-                raise _quantized(folder, f"{name} is stored as {dtype}")
-            tensors[name] = (file, elements)
-    return Base(folder, config, tensors, sum(file.stat().st_size for file in files))
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: those its index names, else every one beside it.
-
-    Raises:
-        WorkerError: ``model.damaged``: the index names a file that is missing or outside the folder.
-    """
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        single = folder / "model.safetensors"
-        return [single] if single.exists() else sorted(folder.glob("*.safetensors"))
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise _damaged(index, f"{type(error).__name__}: {error}") from error
-    for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise _damaged(index, f"it names {name!r}, which is not a file of this folder")
-    return [folder / name for name in names]
-
-
-def headers(file: Path) -> dict[str, tuple[str, int]]:
-    """Name -> (dtype as safetensors writes it, elements) of every tensor in ``file``."""
-    from safetensors import SafetensorError, safe_open
-
-    found = {}
-    try:
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - it is no dict
-                part = opened.get_slice(name)
-                elements = 1
-                for size in part.get_shape():
-                    elements *= size
-                found[name] = (part.get_dtype(), elements)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(file, error) from error
-    return found
+def largest_tensor(base: Checkpoint) -> int:
+    """Elements of the largest tensor."""
+    return max(tensor.rows * tensor.columns for tensor in base.tensors.values())
 
 
 def refuse_too_large(
-    base: Base, adapter: Adapter, out: Path, device: str, limit: int | None, max_shard: int
+    base: Checkpoint, adapter: Adapter, out: Path, device: str, limit: int | None, max_shard: int
 ) -> None:
     """Check disk and memory for the merge before anything large is loaded.
 
@@ -124,7 +40,7 @@ def refuse_too_large(
     Raises:
         WorkerError: ``disk.not-enough``, ``merge.not-enough-memory``; both with exit code 3.
     """
-    needed = int(base.bytes * 1.02) + 4 * base.largest + 64_000_000
+    needed = int(base.bytes * 1.02) + 4 * largest_tensor(base) + 64_000_000
     free = shutil.disk_usage(_existing(out.parent)).free
     if free < needed:
         raise WorkerError(
@@ -135,7 +51,7 @@ def refuse_too_large(
             exit_code=3,
         )
     values = sum(tensor.numel() for tensor in adapter.tensors.values())
-    work = base.bytes + 4 * values + 16 * base.largest
+    work = base.bytes + 4 * values + 16 * largest_tensor(base)
     if device.startswith("cuda"):
         import torch
 
@@ -236,10 +152,10 @@ def load(base: Path, config: dict[str, Any], device: str, *, trust_remote_code: 
             output_loading_info=True,
         )
     except SafetensorError as error:
-        raise _damaged(base, error) from error
+        raise damaged(base, error) from error
     problems = [str(key) for key in (*report["missing_keys"], *report["mismatched_keys"])]
     if problems:
-        raise _damaged(base, f"{len(problems)} weights are missing or misshapen: {problems[:3]}")
+        raise damaged(base, f"{len(problems)} weights are missing or misshapen: {problems[:3]}")
     return model.eval()
 
 
@@ -252,33 +168,3 @@ def own_dtype(model: Any) -> torch.dtype:  # noqa: ANN401
         if parameter.is_floating_point():
             sizes[parameter.dtype] += parameter.numel()
     return sizes.most_common(1)[0][0]
-
-
-def _refuse_quantized(config: dict[str, Any], folder: Path) -> None:
-    for part in (config, config.get("text_config") or {}):
-        quantization = part.get("quantization_config")
-        if quantization:
-            kind = quantization.get("quant_method", "unknown")
-            if quantization.get("load_in_4bit") or quantization.get("bnb_4bit_quant_type"):
-                kind = "bitsandbytes 4 bit"
-            raise _quantized(folder, f"its quantization_config says {kind}")
-
-
-def _quantized(folder: Path, why: str) -> WorkerError:
-    return WorkerError(
-        "merge.quantized-base",
-        f"{folder} is quantized: {why}.",
-        "Rounding to so few bits again would lose the adapter's small changes.",
-        "Merge into the 16-bit base this one was made from, and quantize the result.",
-        exit_code=2,
-    )
-
-
-def _damaged(path: Path, cause: object) -> WorkerError:
-    return WorkerError(
-        "model.damaged",
-        f"{path} cannot be read as a checkpoint.",
-        f"{cause}",
-        "Download it again; a download that was cut off leaves such files.",
-        exit_code=2,
-    )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from peft_merging.proof import failed
+from streaming_merge.refusals import proof_failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +85,7 @@ def compare(model: Any, before: Reference) -> dict[str, Any]:  # noqa: ANN401
     merged = answers(model, before.ids)
     ours, theirs = merged[0].shape[-1], before.adapted[0].shape[-1]
     if ours != theirs:
-        raise failed(f"It knows {ours} tokens, and base and adapter {theirs}.")
+        raise proof_failed(f"It knows {ours} tokens, and base and adapter {theirs}.")
     divergence = _divergence(merged, before.adapted)
     agreeing = sum(
         int((ours.argmax(-1) == theirs.argmax(-1)).sum())

@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from quantui_wire import WorkerError, progress
+from streaming_merge.refusals import merged_not_finite, no_effect
 
 if TYPE_CHECKING:
     import torch
@@ -48,18 +49,11 @@ def merge(wrapped: PeftModel, adapter: Adapter, dtype: torch.dtype, proof: Proof
             if parameter.is_floating_point() and parameter.dtype != dtype:
                 parameter.data = parameter.data.to(dtype)
                 if not torch.isfinite(parameter.data).all():
-                    raise _not_finite("a weight of the base", dtype)
+                    raise merged_not_finite("a weight of the base", dtype)
     parameters = dict(merged.named_parameters(remove_duplicate=False))
     proof.record_replaced(parameters)
     if not any(proof.delta_norms.values()):
-        raise WorkerError(
-            "merge.no-effect",
-            f"The adapter in {adapter.folder} changes nothing.",
-            "Every change it makes is zero: it was saved before training, or emptied by another "
-            "tool.",
-            "Use the trained checkpoint of the adapter, or serve the base as it is.",
-            exit_code=2,
-        )
+        raise no_effect(adapter.folder)
     return merged
 
 
@@ -84,7 +78,7 @@ def _merge_layer(name: str, layer: Any, dtype: torch.dtype, proof: Proof) -> Non
         except ValueError as error:
             if "NaN" not in str(error):
                 raise
-            raise _not_finite(plain, torch.float32) from error
+            raise merged_not_finite(plain, torch.float32) from error
         for key, parameter in parameters.items():
             delta = parameter.data - before[key].float()
             norm = float(torch.linalg.vector_norm(delta, dtype=torch.float64))
@@ -94,18 +88,8 @@ def _merge_layer(name: str, layer: Any, dtype: torch.dtype, proof: Proof) -> Non
                 continue
             parameter.data = parameter.data.to(dtype)
             if not torch.isfinite(parameter.data).all():
-                raise _not_finite(f"{plain}.{key}", dtype)
+                raise merged_not_finite(f"{plain}.{key}", dtype)
             proof.record(plain, key, layer, before[key], parameter.data, norm)
-
-
-def _not_finite(name: str, dtype: torch.dtype) -> WorkerError:
-    return WorkerError(
-        "merge.not-finite",
-        f"Merging {name} gives NaN or infinity in {dtype}.",
-        "The adapter's values are too large, or its scale is, for this dtype.",
-        "Choose bfloat16 or float32 for the result, or use an earlier checkpoint of the adapter.",
-        exit_code=2,
-    )
 
 
 def _not_mergeable(adapter: Adapter, error: Exception) -> WorkerError:

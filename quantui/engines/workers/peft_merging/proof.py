@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import adapter_rules
-from quantui_wire import WorkerError, progress
+from quantui_wire import progress
+from streaming_merge.adapter_files import PREFIX
+from streaming_merge.refusals import proof_failed
 
-from peft_merging.adapter import PREFIX
 from peft_merging.attach import replaced_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from streaming_merge.checkpoint import Checkpoint, Tensor
 
     from peft_merging.adapter import Adapter
 
@@ -78,7 +80,9 @@ class Proof:
         allowed = 0.5001 * ulp + 16 * torch.finfo(torch.float32).eps * magnitude
         worst = float((error / _ulp(magnitude, after.dtype)).max())
         if not bool((error <= allowed).all()):
-            raise failed(f"{name} is off by {worst:.1f} units in the last place of its terms.")
+            raise proof_failed(
+                f"{name} is off by {worst:.1f} units in the last place of its terms."
+            )
         self.rows += len(rows)
         self.max_ulp = max(self.max_ulp, worst)
         self.values += picked.numel()
@@ -140,10 +144,10 @@ class Proof:
         for name, tensor in replaced_tensors(self.adapter).items():
             parameter = parameters.get(name)
             if parameter is None:
-                raise failed(f"{name} of the adapter is nowhere in the merged model.")
+                raise proof_failed(f"{name} of the adapter is nowhere in the merged model.")
             if name not in self.delta_norms:
                 if not torch.equal(parameter.data.cpu(), tensor.to(parameter.dtype)):
-                    raise failed(f"{name} is not what the adapter holds.")
+                    raise proof_failed(f"{name} is not what the adapter holds.")
                 self.delta_norms[name] = float(
                     torch.linalg.vector_norm(tensor, dtype=torch.float64)
                 )
@@ -160,12 +164,10 @@ class Proof:
             "not_sampled": self.unproven,
         }
 
-    def compare_files(
-        self, base: dict[str, tuple[Path, int]], written: dict[str, tuple[Path, int]]
-    ) -> dict[str, Any]:
+    def compare_files(self, source: Checkpoint, result: Checkpoint) -> dict[str, Any]:
         """Compare what is on disk: sampled rows with the merged ones, all else with the base.
 
-        Both arguments: tensor name -> (file, elements). Gives counts and lists for the proof.
+        Gives counts and lists for the proof.
 
         Raises:
             WorkerError: ``merge.proof-failed``.
@@ -173,22 +175,26 @@ class Proof:
         import torch
 
         identical, converted, added, reread = 0, [], [], 0
+        base, written = source.tensors, result.tensors
         for done, name in enumerate(sorted(written), 1):
             if name in self.sampled:
                 dimension, rows, merged = self.sampled[name]
-                on_disk = _tensor(written, name).index_select(dimension, rows)
+                on_disk = _tensor(result.folder, written[name]).index_select(dimension, rows)
                 if not torch.equal(on_disk, merged):
-                    raise failed(f"{name} was not written as it was merged.")
+                    raise proof_failed(f"{name} was not written as it was merged.")
                 reread += 1
             elif name in self.delta_norms:
                 pass
             elif name not in base:
                 added.append(name)
             else:
-                ours, theirs = _tensor(written, name), _tensor(base, name)
+                ours, theirs = (
+                    _tensor(result.folder, written[name]),
+                    _tensor(source.folder, base[name]),
+                )
                 if ours.dtype == theirs.dtype:
                     if not _same_bits(ours, theirs):
-                        raise failed(f"{name} is untouched by the adapter and differs.")
+                        raise proof_failed(f"{name} is untouched by the adapter and differs.")
                     identical += 1
                 else:
                     converted.append(name)
@@ -200,17 +206,6 @@ class Proof:
             "left_out": sorted(set(base) - set(written)),
             "sampled_tensors_on_disk": reread,
         }
-
-
-def failed(why: str) -> WorkerError:
-    """The error of a merge that was made and must not be trusted."""
-    return WorkerError(
-        "merge.proof-failed",
-        "The merged model is not base + adapter; it was removed.",
-        why,
-        "Serve the adapter beside its base instead, and report this with the run's log.",
-        exit_code=6,
-    )
 
 
 def _row_dimension(layer: Any, key: str, tensor: torch.Tensor) -> int:  # noqa: ANN401
@@ -236,11 +231,11 @@ def _ulp(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.ldexp(torch.full_like(value, info.eps), exponent)
 
 
-def _tensor(files: dict[str, tuple[Path, int]], name: str) -> torch.Tensor:
+def _tensor(folder: Path, stored: Tensor) -> torch.Tensor:
     from safetensors import safe_open
 
-    with safe_open(files[name][0], "pt") as opened:
-        return opened.get_tensor(name)
+    with safe_open(folder / stored.file, "pt") as opened:
+        return opened.get_tensor(stored.name)
 
 
 def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -28,7 +28,7 @@ GPU_BLOCK_ELEMENTS = 2 * 1024 * 1024
 
 
 class NotFiniteError(Exception):
-    """A merged tensor is not finite in its dtype; the argument is its name."""
+    """A merged tensor is not finite; the arguments are its name and dtype."""
 
 
 class ColumnFactors:
@@ -88,7 +88,7 @@ class Arithmetic:
             flat = flat[begin - low * width : end - low * width]
             least, most = torch.aminmax(flat)
             if not (float(least) >= -limit and float(most) <= limit):
-                raise NotFiniteError(output.name)
+                raise NotFiniteError(output.name, output.dtype)
             if before is not None:
                 part = before.reshape(-1)[begin - low * width : end - low * width]
                 squares += float(torch.linalg.vector_norm(flat - part, dtype=torch.float64)) ** 2

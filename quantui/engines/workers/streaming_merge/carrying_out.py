@@ -14,8 +14,9 @@ from streaming_merge.arithmetic import NotFiniteError
 from streaming_merge.checkpoint import INDEX
 from streaming_merge.journal import Journal
 from streaming_merge.planning import changed_index
-from streaming_merge.preflight import check_values, no_effect
-from streaming_merge.proof import Proof, failed
+from streaming_merge.preflight import check_values
+from streaming_merge.proof import Proof
+from streaming_merge.refusals import merged_not_finite, no_effect, proof_failed
 from streaming_merge.sources import Sources
 from streaming_merge.writing import Writer, thread_count
 
@@ -63,7 +64,7 @@ class Merge:
                 for name, squares in line["facts"].items()
             }
             if not any(norms.values()):
-                raise no_effect(str(self.adapters[0].folder))
+                raise no_effect(self.adapters[0].folder)
             tokenizer = self._add_side_files()
             proof = self._prove(sources, writer.threads)
         finally:
@@ -109,14 +110,7 @@ class Merge:
         try:
             writer.run(report)
         except NotFiniteError as error:
-            raise wire.WorkerError(
-                "merge.not-finite",
-                f"Merging {error} gives NaN or infinity in the result's dtype.",
-                "The adapter's values are too large, or its scale is, for this dtype.",
-                "Choose bfloat16 or float32 for the result, or use an earlier checkpoint of the "
-                "adapter.",
-                exit_code=2,
-            ) from error
+            raise merged_not_finite(*error.args) from error
         return writer
 
     def _add_side_files(self) -> list[str]:
@@ -153,11 +147,11 @@ class Merge:
             and not found["sampled_values_changed"]
             and not found["replaced"]
         ):
-            raise no_effect(str(self.adapters[0].folder))
+            raise no_effect(self.adapters[0].folder)
         if self.job.get("verify") == "logits":
             found["logits"] = answers = self._compare_logits()
             if not answers["passed"]:
-                raise failed(
+                raise proof_failed(
                     "Its answers differ from those of base and unmerged adapter: KL "
                     f"{answers['kl_merged']:.2e} nats a token, where the adapter itself changes "
                     f"{answers['kl_base']:.2e}."

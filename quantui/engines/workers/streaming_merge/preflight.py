@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from quantui_wire import WorkerError
-
-from streaming_merge.refusals import keys_unmatched
+from streaming_merge.refusals import keys_unmatched, no_effect, not_finite
 from streaming_merge.sources import Factors
 
 if TYPE_CHECKING:
@@ -42,19 +40,8 @@ def check_values(plan: Plan, same: Sequence[SameValues], sources: Sources) -> di
             if (norm := _norm(output, factors, sources)) is not None:
                 norms[output.name] = norm
     if not directed and not any(norms.values()):
-        raise no_effect(str(sources.adapters[0].folder))
+        raise no_effect(sources.adapters[0].folder)
     return norms
-
-
-def no_effect(folder: str) -> WorkerError:
-    """The error of an adapter that changes nothing."""
-    return WorkerError(
-        "merge.no-effect",
-        f"The adapter in {folder} changes nothing.",
-        "Every change it makes is zero: it was saved before training, or emptied by another tool.",
-        "Use the trained checkpoint of the adapter, or serve the base as it is.",
-        exit_code=2,
-    )
 
 
 def _refuse_not_finite(sources: Sources) -> None:
@@ -67,14 +54,7 @@ def _refuse_not_finite(sources: Sources) -> None:
             if not bool(torch.isfinite(sources.adapter_tensor(index, name)).all())
         ]
         if broken:
-            raise WorkerError(
-                "merge.not-finite",
-                f"{len(broken)} tensors of the adapter in {adapter.folder} hold NaN or infinity.",
-                "Its training diverged, or the file is damaged.",
-                "Use an earlier checkpoint of the adapter.",
-                exit_code=2,
-                detail=tuple(broken[:5]),
-            )
+            raise not_finite(adapter.folder, broken)
 
 
 def _check_same(pair: SameValues, sources: Sources) -> None:

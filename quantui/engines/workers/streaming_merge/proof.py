@@ -13,11 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from quantui_wire import WorkerError
-
 from streaming_merge.arithmetic import Arithmetic, ColumnFactors
 from streaming_merge.checkpoint import ITEM_BYTES
 from streaming_merge.direct_file import read_into
+from streaming_merge.refusals import proof_failed
 from streaming_merge.sources import Factors, torch_dtype
 
 if TYPE_CHECKING:
@@ -124,7 +123,7 @@ class Proof:
             size = min(_BLOCK, output.nbytes - done)
             ours = os.pread(fd, size, offset + done)
             if not ours or ours != os.pread(source, len(ours), output.source.offset + done):
-                raise failed(f"{output.name} is untouched by the adapter and differs.")
+                raise proof_failed(f"{output.name} is untouched by the adapter and differs.")
             done += len(ours)
         found.untouched += 1
         found.untouched_bytes += output.nbytes
@@ -141,7 +140,7 @@ def _check_rows(output: Output, fd: int, offset: int, reader: _Reader, found: Sh
     found.rows += len(numbers)
     if not output.merged:
         if not torch.equal(written, base.to(written.dtype)):
-            raise failed(f"{output.name} is not what it should have been copied from.")
+            raise proof_failed(f"{output.name} is not what it should have been copied from.")
         if output.adapter is None:
             found.converted.append(output.name)
         return
@@ -152,22 +151,13 @@ def _check_rows(output: Output, fd: int, offset: int, reader: _Reader, found: Sh
     allowed = 0.5001 * _ulp(value, written.dtype) + 16 * torch.finfo(torch.float32).eps * magnitude
     worst = float((error / _ulp(magnitude, written.dtype)).max())
     if not bool((error <= allowed).all()):
-        raise failed(f"{output.name} is off by {worst:.1f} units in the last place of its terms.")
+        raise proof_failed(
+            f"{output.name} is off by {worst:.1f} units in the last place of its terms."
+        )
     found.values += written.numel()
     found.max_ulp = max(found.max_ulp, worst)
     found.nearest += int((written == value.to(written.dtype)).sum())
     found.changed += int((written != base.to(written.dtype)).sum())
-
-
-def failed(why: str) -> WorkerError:
-    """The error of a merge that was made and must not be trusted."""
-    return WorkerError(
-        "merge.proof-failed",
-        "The merged model is not base + adapter; it was removed.",
-        why,
-        "Serve the adapter beside its base instead, and report this with the run's log.",
-        exit_code=6,
-    )
 
 
 def _expected(

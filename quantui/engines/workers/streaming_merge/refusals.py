@@ -67,6 +67,51 @@ def not_mergeable(folder: Path, what: str, why: str) -> WorkerError:
     )
 
 
+def not_finite(folder: Path, tensors: Sequence[str]) -> WorkerError:
+    """An adapter whose ``tensors`` are broken."""
+    return WorkerError(
+        "merge.not-finite",
+        f"{len(tensors)} tensors of the adapter in {folder} hold NaN or infinity.",
+        "Its training diverged, or the file is damaged.",
+        "Use an earlier checkpoint of the adapter.",
+        exit_code=2,
+        detail=tuple(tensors[:5]),
+    )
+
+
+def merged_not_finite(name: str, dtype: object) -> WorkerError:
+    """A tensor whose merged values ``dtype`` cannot hold."""
+    return WorkerError(
+        "merge.not-finite",
+        f"Merging {name} gives NaN or infinity in {dtype}.",
+        "The adapter's values are too large, or its scale is, for this dtype.",
+        "Choose bfloat16 or float32 for the result, or use an earlier checkpoint of the adapter.",
+        exit_code=2,
+    )
+
+
+def no_effect(folder: Path) -> WorkerError:
+    """An adapter that changes nothing."""
+    return WorkerError(
+        "merge.no-effect",
+        f"The adapter in {folder} changes nothing.",
+        "Every change it makes is zero: it was saved before training, or emptied by another tool.",
+        "Use the trained checkpoint of the adapter, or serve the base as it is.",
+        exit_code=2,
+    )
+
+
+def proof_failed(why: str) -> WorkerError:
+    """A merge that was made and must not be trusted."""
+    return WorkerError(
+        "merge.proof-failed",
+        "The merged model is not base + adapter; it was removed.",
+        why,
+        "Serve the adapter beside its base instead, and report this with the run's log.",
+        exit_code=6,
+    )
+
+
 def conflict(what: str, why: str) -> WorkerError:
     """Several adapters that cannot be merged in one pass."""
     return WorkerError(
