@@ -38,12 +38,21 @@ _OUT = "out"
 """In a lock file of the store: the user's folder that it stands for."""
 
 
+_JOURNAL = "merge_journal.jsonl"
+"""What the merge worker writes in an unfinished folder (streaming_merge/journal.py); PEFT's has none."""
+
+
 @dataclass(frozen=True)
 class Unfinished:
     """A folder that a merge left unfinished, and the disk space it takes."""
 
     path: Path
     bytes: int
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the same merge would go on from it: a weight file of it is whole."""
+        return (self.path / _JOURNAL).is_file() and any(self.path.glob("*.safetensors"))
 
 
 class Place(Protocol):
@@ -65,7 +74,7 @@ class Place(Protocol):
         """Remove what is unfinished."""
 
     def unfinished(self) -> Unfinished | None:
-        """What the next merge could go on from."""
+        """What an earlier merge left."""
 
 
 class ArtifactPlace:
@@ -127,7 +136,7 @@ class FolderPlace:
     def stage(self, needed_bytes: int) -> Path:
         """The folder itself: the worker makes ``FOLDER.partial`` and renames it."""
         check_can_make(self._path)
-        if self.partial.exists() and not self._own():
+        if os.path.lexists(self.partial) and not self._own():
             raise QuantuiError(
                 "merge.foreign-partial",
                 f"{self.partial} exists, and quantui did not make it.",
@@ -139,17 +148,23 @@ class FolderPlace:
         return self._path
 
     def commit(self, staged: Path, made: dict[str, Any]) -> Artifact:
-        """Nothing is left to do; its record is ``merge_proof.json``."""
+        """It has its name already; its record is ``merge_proof.json``."""
+        self._forget()
         return Artifact(staged, {"made": made})
 
     def discard(self) -> None:
         """Remove ``FOLDER.partial`` if it is quantui's."""
         if self._own():
             shutil.rmtree(self.partial, ignore_errors=True)
+            self._forget()
 
     def unfinished(self) -> Unfinished | None:
         """``FOLDER.partial``, if it is quantui's."""
         return _unfinished(self.partial) if self._own() else None
+
+    def _forget(self) -> None:
+        """A ``FOLDER.partial`` that appears from now on is somebody else's."""
+        os.truncate(self._lock, 0)
 
     def _own(self) -> bool:
         return noted_inputs(self._lock).get(_OUT) == str(self._path)
@@ -206,6 +221,7 @@ def discard_unfinished(store: ArtifactStore, inputs: Mapping[str, str]) -> Itera
             for left in folders:
                 yield left
                 shutil.rmtree(left.path, ignore_errors=True)
+            os.truncate(lock, 0)
 
 
 def kept(error: QuantuiError, left: Unfinished, step: MergeStep) -> QuantuiError:

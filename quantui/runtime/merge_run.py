@@ -74,7 +74,7 @@ def _merge_on(
         staged = place.stage(step.bytes)
     except QuantuiError as caught:
         left = place.unfinished()
-        raise kept(caught, left, step) if left else caught from None
+        raise kept(caught, left, step) if left and left.goes_on else caught from None
     name, environment = alone_on(device)
     job = {**step.job, "out": str(staged), "device": name}
     try:
@@ -87,7 +87,7 @@ def _merge_on(
     except (QuantuiError, OSError) as caught:
         error = os_error(caught) if isinstance(caught, OSError) else caught
         left = place.unfinished()
-        if error.code in _GOES_ON and left is not None:
+        if error.code in _GOES_ON and left is not None and left.goes_on:
             raise kept(error, left, step) from None
         place.discard()
         raise error from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import sys
 import threading
@@ -213,6 +214,144 @@ def test_what_a_failed_merge_began_is_removed(go, tmp_path):
     body = "Path(job['out']).mkdir(); Path(job['out'], 'half').write_text('x')\nraise KeyError"
     go(plan_of(merge_step(tmp_path, body)))
     assert artifacts() == []
+
+
+HALF = """
+partial = Path(job["out"] + ".partial")
+wire.notice("found " + " ".join(sorted(p.name for p in partial.glob("*"))))
+partial.mkdir(exist_ok=True)
+(partial / "merge_journal.jsonl").touch()
+(partial / "1.safetensors").write_bytes(bytes(3 << 20))
+"""
+"""A worker that was killed, or met a full disk, leaves what it had finished."""
+
+
+def full(code):
+    return HALF + f"raise wire.WorkerError({code!r}, 'No.', 'Why.', 'Free it.', exit_code=3)"
+
+
+KILLED = HALF + "os.kill(os.getpid(), 9)"
+WHOLE = HALF + "partial.rename(job['out'])"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [full("disk.full"), full("disk.not-enough"), full("worker.out-of-memory"), KILLED],
+    ids=["disk full", "disk too small", "out of memory", "killed"],
+)
+def test_what_a_merge_had_finished_is_kept_and_the_next_run_goes_on_from_it(go, tmp_path, body):
+    command = ("merge", "./my base", "./lora")
+    first = merge_step(tmp_path, body, command=command)
+    error = end(go(plan_of(first))).error
+    partial = f"{first.path}.staged.partial"
+    assert artifacts() == [Path(partial).name]
+    assert f"3.0 MiB in {partial}" in error["fix"]
+    assert "quantui merge './my base' ./lora --discard" in error["fix"]
+
+    events = go(plan_of(merge_step(tmp_path, WHOLE)))
+    assert [notice.text for notice in of(Notice, events)] == [
+        "found 1.safetensors merge_journal.jsonl"
+    ]
+    assert artifacts() == [first.artifact.folder]
+
+
+def test_the_next_device_goes_on_from_what_the_first_had_finished(go, tmp_path):
+    body = HALF + "if job['device'] != 'cpu': os.kill(os.getpid(), 9)\npartial.rename(job['out'])"
+    events = go(plan_of(merge_step(tmp_path, body, devices=("cuda:0", "cpu"))))
+    assert [notice.text for notice in of(Notice, events)] == [
+        "found ", "found 1.safetensors merge_journal.jsonl",
+    ]  # fmt: skip
+    assert end(events).outcome == "ok"
+
+
+def test_a_disk_too_small_keeps_what_is_there_and_says_so(go, tmp_path):
+    go(plan_of(merge_step(tmp_path, KILLED)))
+    step = merge_step(tmp_path, WHOLE, bytes=1 << 60)
+    error = end(go(plan_of(step))).error
+    assert error["code"] == "disk.too-little"
+    assert f"{step.path}.staged.partial" in error["fix"]
+    assert artifacts() == [f"{step.artifact.folder}.staged.partial"]
+
+
+@pytest.mark.parametrize("name", ["1.safetensors", "merge_journal.jsonl"])
+def test_what_a_merge_could_not_go_on_from_is_removed_though_it_was_killed(go, tmp_path, name):
+    body = HALF + f"(partial / {name!r}).unlink()\nos.kill(os.getpid(), 9)"
+    error = end(go(plan_of(merge_step(tmp_path, body)))).error
+    assert "--discard" not in error["fix"]
+    assert artifacts() == []
+
+
+@pytest.mark.parametrize("code", ["merge.not-finite", "merge.proof-failed", "adapter.other-base"])
+def test_what_was_merged_before_an_error_of_its_content_is_removed(go, tmp_path, code):
+    go(plan_of(merge_step(tmp_path, full(code))))
+    assert artifacts() == []
+
+
+def test_cancelling_a_merge_that_goes_on_removes_all_of_it(go, tmp_path):
+    go(plan_of(merge_step(tmp_path, KILLED)))
+    go(plan_of(merge_step(tmp_path, HALF + STOPPABLE)), until=StepPhase)
+    assert artifacts() == []
+
+
+def test_the_device_that_is_recorded_is_where_the_worker_ended(go, tmp_path):
+    for told, device in (("cpu", "cpu"), ("cuda:0", "cuda:3")):
+        body = f"Path(job['out']).mkdir()\nreturn {{'bytes': 1, 'device': {told!r}}}"
+        step = merge_step(tmp_path, body, devices=("cuda:3",), recreate=True)
+        (finished,) = of(StepFinished, go(plan_of(step)))
+        assert finished.result["device"] == device
+
+
+# Into a folder of the user's ---------------------------------------------------------------------
+
+
+def to_folder(folder, body=WHOLE, **changes):
+    out = str(folder / "merged")
+    command = ("merge", "base", "lora", "--out", out)
+    return merge_step(folder, body, path=out, to_folder=True, command=command, **changes)
+
+
+def test_a_merge_into_a_folder_makes_that_folder_and_no_artifact(go, tmp_path):
+    (finished,) = of(StepFinished, go(plan_of(to_folder(tmp_path))))
+    assert finished.result["path"] == str(tmp_path / "merged")
+    assert (tmp_path / "merged" / "1.safetensors").exists()
+    assert artifacts() == []
+
+
+def test_a_folder_that_exists_is_never_touched(go, tmp_path):
+    (tmp_path / "merged").mkdir()
+    events = go(plan_of(to_folder(tmp_path, recreate=True)))
+    assert end(events).error["code"] == "merge.exists"
+    assert end(events).exit_code == ExitCode.BAD_INPUT
+    assert list((tmp_path / "merged").iterdir()) == []
+
+
+def test_a_merge_into_a_folder_goes_on_too(go, tmp_path):
+    error = end(go(plan_of(to_folder(tmp_path, KILLED)))).error
+    assert f"3.0 MiB in {tmp_path}/merged.partial" in error["fix"]
+    assert f"--out {tmp_path}/merged --discard" in error["fix"]
+    assert end(go(plan_of(to_folder(tmp_path)))).outcome == "ok"
+    assert not (tmp_path / "merged.partial").exists()
+
+
+@pytest.mark.parametrize("body", [full("merge.not-finite"), HALF + STOPPABLE])
+def test_nothing_of_a_failed_or_cancelled_merge_is_left_beside_the_folder(go, tmp_path, body):
+    go(plan_of(to_folder(tmp_path, body)), until=StepPhase)
+    assert not (tmp_path / "merged.partial").exists()
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("before", [None, WHOLE, full("merge.not-finite")])
+def test_a_partial_folder_that_is_not_quantuis_is_left_alone(go, tmp_path, before):
+    if before is not None:
+        go(plan_of(to_folder(tmp_path, before)))
+        shutil.rmtree(tmp_path / "merged", ignore_errors=True)
+    mine = tmp_path / "merged.partial"
+    mine.mkdir()
+    (mine / "thesis").write_text("x")
+    error = end(go(plan_of(to_folder(tmp_path)))).error
+    assert error["code"] == "merge.foreign-partial"
+    assert str(mine) in error["what"]
+    assert (mine / "thesis").read_text() == "x"
 
 
 def test_cancelling_a_merge_leaves_no_artifact(go, tmp_path):
