@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import adapter_rules as rules
 
 from streaming_merge.operations import Addition, Direction, Factor, Product, Rows
-from streaming_merge.refusals import conflict, not_mergeable
+from streaming_merge.refusals import conflict, merged_not_finite, not_mergeable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from streaming_merge.adapter_files import AdapterFile, Parts
     from streaming_merge.checkpoint import Tensor
     from streaming_merge.placement import Piece, Places
+
+
+_LARGEST_FLOAT32 = 3.4028234e38
 
 
 @dataclass
@@ -93,6 +96,8 @@ def pair_of(
 ) -> Pair:
     """The pair (A, B) called ``names`` of ``module``, for a weight stored (out, in), or transposed."""
     scale = rules.scale(dict(adapter.config), module, rank) * adapter.weight
+    if not abs(scale) <= _LARGEST_FLOAT32:
+        raise merged_not_finite(module, "float32")
     a, b = names
     # (out, in) = B A, and (in, out) = A^T B^T.
     left, right, halves = (a, b, ("A", "B")) if transposed else (b, a, ("B", "A"))
@@ -177,7 +182,7 @@ def _module_effects(
         direction = None
         if "magnitude" in found:
             direction = Direction(index, found["magnitude"], by_row=not transposed)
-        for piece in places.parameter(weight) or ():
+        for piece in _pieces(weight, tensors.get(found.get("base.weight", "")), places):
             if direction is not None and not _is_whole(piece):
                 raise ValueError(f"DoRA on {piece.tensor.name}, which transformers fuses")
             yield piece.tensor.name, Effect(list(products_of(pair, piece)), direction)
@@ -188,6 +193,15 @@ def _module_effects(
         indices = token_indices(adapter, plain)
         rows = Rows(index, found["tokens"], indices)
         yield stored_name(weight, places), Effect(rows=rows)
+
+
+def _pieces(weight: str, own: Tensor | None, places: Places) -> list[Piece]:
+    """Where ``weight`` lies; ``own``, which the adapter brings in its place, may have more rows."""
+    pieces = places.parameter(weight) or []
+    if own is None or len(pieces) != 1 or not _is_whole(pieces[0]):
+        return pieces
+    piece = pieces[0]
+    return [replace(piece, tensor=replace(piece.tensor, shape=own.shape), shape=own.shape)]
 
 
 def _is_whole(piece: Piece) -> bool:
