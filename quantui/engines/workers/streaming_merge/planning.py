@@ -193,16 +193,21 @@ def _is_tied_pair(
             return False
         draft.same.append(SameValues(index, one.left.tensor, other.left.tensor, transposed=True))
         draft.same.append(SameValues(index, one.right.tensor, other.right.tensor, transposed=True))
+        if ours.source is not None and theirs.source is not None:
+            draft.same.append(SameValues(index, ours.source.name, theirs.source.name))
         return True
     if ours.products or theirs.products or ours.rows or theirs.rows:
         return False
     if ours.source is None or theirs.source is None or ours.adapter != theirs.adapter:
         return False
     assert index is not None
-    if everyone[index].config.get("ensure_weight_tying"):
-        draft.same.append(SameValues(index, ours.source.name, theirs.source.name))
-        return True
-    return _same_bytes(everyone[index].folder, ours.source, theirs.source)
+    adapter = everyone[index]
+    if not adapter.config.get("ensure_weight_tying") and not _same_bytes(
+        adapter.folder, ours.source, theirs.source
+    ):
+        return False
+    draft.same.append(SameValues(index, ours.source.name, theirs.source.name))
+    return True
 
 
 def _same_bytes(folder: Path, one: Tensor, other: Tensor) -> bool:
