@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from streaming_merge.placement import Places
 
 
+ALL_LINEAR = "all-linear"
+LINEAR_CLASSES = ("Linear", "Conv1D")
+"""What ``all-linear`` stands for, but for the head: only the model's code says which layers they are."""
+
+
 def check_fits(adapter: AdapterFile, parts: Parts, places: Places) -> None:
     """Refuse anything but a whole fit, before a byte is written.
 
@@ -59,6 +64,8 @@ def _check_module(
     parameter = target_parameter(adapter, module, places) if "A" in found else None
     placed = places.module(plain)
     if placed is None and parameter is None:
+        if _is_of_fused_expert(plain, places):
+            raise UnmappedError("its pairs are for single experts, which this base stores fused")
         extra += found.values()
         return
     weight = parameter or f"{placed}.weight"
@@ -118,6 +125,13 @@ def _check_module(
         wrong += _wrong_whole(weight, found["base.weight"], shape, places.shape(weight) or ())
     if "base.bias" in found and places.shape(f"{placed}.bias") is None:
         extra.append(found["base.bias"])
+
+
+def _is_of_fused_expert(module: str, places: Places) -> bool:
+    """Whether ``module`` is an expert of transformers 4 in a base that keeps them in one tensor."""
+    found = places.description
+    fused = found is not None and any(name.endswith(".experts") for name in found["modules"])
+    return fused and re.search(r"\.experts\.\d+\.", module) is not None
 
 
 def _wrong_pair(
@@ -198,13 +212,16 @@ def _wrong_whole(name: str, key: str, held: tuple[int, ...], shape: tuple[int, .
 def _asked_for(adapter: AdapterFile, places: Places) -> set[str]:
     """Modules of the base that target_modules names, as PEFT matches them.
 
-    Source: ``check_target_module_exists`` of PEFT 0.21. ``all-linear`` names none here: which layers are
-    linear only the model's code knows.
+    Source: ``check_target_module_exists`` and ``_maybe_include_all_linear_layers`` of PEFT 0.21.
     """
     config = adapter.config
     targets = config.get("target_modules")
-    if not targets or targets == "all-linear":
+    if not targets:
         return set()
+    if targets == ALL_LINEAR:
+        found = places.description or {"modules": {}, "output_embedding": None}
+        linear = {n for n, kind in found["modules"].items() if kind["class"] in LINEAR_CLASSES}
+        targets = sorted(linear - {found["output_embedding"]})
     return {name for name in places.modules() if _is_target(name, config, targets)}
 
 
@@ -255,6 +272,8 @@ def needs_description(
     orientation a model type leaves open, and for a head or embedding that may be tied.
     """
     if adapter.config.get("target_parameters") or adapter.config.get("fan_in_fan_out"):
+        return True
+    if adapter.config.get("target_modules") == ALL_LINEAR:
         return True
     if places.stored_transposed("") is None:
         return True
