@@ -87,6 +87,9 @@ class Proof:
         reader = _Reader(self.sources)
         fd = os.open(self.folder / shard.file, os.O_RDONLY)
         try:
+            header = os.pread(fd, len(shard.header), 0)
+            if header != shard.header or os.fstat(fd).st_size != shard.size:
+                raise proof_failed(f"{shard.file} does not begin as planned, or has another size.")
             for output, offset in zip(shard.outputs, shard.offsets, strict=False):
                 if output.untouched:
                     self._compare_bytes(output, fd, offset, found)
