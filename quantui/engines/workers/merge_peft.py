@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 # Found before quantui_wire takes this folder off sys.path.
 import adapter_rules  # noqa: F401
 import atomic_folder
+import child_worker
 import peft_merging  # noqa: F401
 import quantui_wire as wire
 
@@ -104,7 +105,7 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     device = job.get("device") or "cpu"
-    trust = bool(job.get("trust_remote_code"))
+    trust, reason = bool(job.get("trust_remote_code")), job.get("why_peft")
     shard = int(job.get("max_shard_bytes") or 5_000_000_000)
     adapter = adapters.read(Path(job["adapter"]))
     source = checkpoint.read_checkpoint(Path(job["base"]))
@@ -123,7 +124,9 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     # What the tie of head and embedding means to a merge, and what no formula here covers, only the
     # model's own answers can prove.
     before = None
-    by_logits = job.get("verify") == "logits" or had_ties or adapter.why_peft is not None
+    by_logits = (
+        job.get("verify") == "logits" or had_ties or (reason or adapter.why_peft) is not None
+    )
     by_logits = by_logits or adapter.config.get("target_parameters") is not None
     if by_logits:
         ids = logits.prompt_ids(source.folder, job.get("prompts") or (), vocabulary)
@@ -148,7 +151,7 @@ def merge(job: dict[str, Any], folder: Path, out: Path) -> dict[str, Any]:
     wire.phase("verify")
     del merged
     gc.collect()
-    found = verify(proof, source, folder, before, load)
+    found = verify(proof, source, folder, before, load, trust_remote_code=trust)
     summary = {
         "tensors_changed": len(proof.delta_norms),
         "tensors_untouched": found["untouched_identical"] + len(found["converted"]),
@@ -203,6 +206,8 @@ def verify(
     folder: Path,
     before: Reference | None,
     load: Callable[[Path, dict[str, Any]], Any],
+    *,
+    trust_remote_code: bool,
 ) -> dict[str, Any]:
     """Check what was written to ``folder``; give the part of the proof that comes of it.
 
@@ -213,7 +218,8 @@ def verify(
     from streaming_merge import checkpoint
     from streaming_merge.refusals import proof_failed
 
-    found = proof.compare_files(source, checkpoint.read_checkpoint(folder))
+    renamed = stored_otherwise(proof, folder, trust_remote_code=trust_remote_code)
+    found = proof.compare_files(source, checkpoint.read_checkpoint(folder), renamed)
     if before is not None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         found["logits"] = answers = logits.compare(load(folder, config), before)
@@ -235,6 +241,38 @@ def verify(
             f"transformers loads and are left out: {', '.join(found['left_out'][:3])}.",
             level="warning",
         )
+    return found
+
+
+def stored_otherwise(
+    proof: Proof, folder: Path, *, trust_remote_code: bool
+) -> dict[str, str | None]:
+    """Merged parameters that ``folder`` stores under other names (vision models), or in parts (experts).
+
+    Stored name -> the parameter, or None where it is only a part of one.
+    """
+    import tempfile
+
+    from streaming_merge import checkpoint
+
+    stored = checkpoint.read_checkpoint(folder).tensors
+    elsewhere = [name for name in proof.delta_norms if name not in stored]
+    if not elsewhere:
+        return {}
+    with tempfile.TemporaryDirectory() as place:
+        asked = {
+            "base": str(folder),
+            "out": str(Path(place) / "description.json"),
+            "trust_remote_code": trust_remote_code,
+        }
+        child_worker.run_child("describe_model.py", asked)
+        described = json.loads(Path(asked["out"]).read_text(encoding="utf-8"))
+    found: dict[str, str | None] = {}
+    for name in elsewhere:
+        pieces = described["parameters"].get(name, {}).get("pieces", ())
+        for piece in pieces:
+            whole = len(pieces) == 1 and not piece["transposed"]
+            found[piece["source"]] = name if whole else None
     return found
 
 

@@ -20,6 +20,7 @@ from streaming_merge.refusals import proof_failed
 from peft_merging.attach import replaced_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import torch
@@ -164,9 +165,12 @@ class Proof:
             "not_sampled": self.unproven,
         }
 
-    def compare_files(self, source: Checkpoint, result: Checkpoint) -> dict[str, Any]:
+    def compare_files(
+        self, source: Checkpoint, result: Checkpoint, renamed: Mapping[str, str | None]
+    ) -> dict[str, Any]:
         """Compare what is on disk: sampled rows with the merged ones, all else with the base.
 
+        ``renamed``: stored names of what was merged -> the parameter it is, or None for a part of one.
         Gives counts and lists for the proof.
 
         Raises:
@@ -177,13 +181,14 @@ class Proof:
         identical, converted, added, reread = 0, [], [], 0
         base, written = source.tensors, result.tensors
         for done, name in enumerate(sorted(written), 1):
-            if name in self.sampled:
-                dimension, rows, merged = self.sampled[name]
+            parameter = renamed.get(name, name)
+            if parameter in self.sampled:
+                dimension, rows, merged = self.sampled[parameter]
                 on_disk = _tensor(result.folder, written[name]).index_select(dimension, rows)
                 if not torch.equal(on_disk, merged):
                     raise proof_failed(f"{name} was not written as it was merged.")
                 reread += 1
-            elif name in self.delta_norms:
+            elif name in self.delta_norms or name in renamed:
                 pass
             elif name not in base:
                 added.append(name)
