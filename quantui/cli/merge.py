@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from quantui.domain.draft import Draft
     from quantui.domain.run_state import RunState
 
+_DESCRIPTION = """\
+Merge LoRA adapters into their base and prove the result. The weights are
+streamed: memory does not grow with the model. Without --out the result is
+kept among quantui's own artifacts, where profiles find it too, and reused
+when the same is asked for again.
+"""
+
 _EPILOG = """\
 examples:
   quantui merge Qwen/Qwen2.5-7B-Instruct ./my-lora
@@ -28,11 +35,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
-        "Merge LoRA adapters into their base and prove the result. The weights are streamed: memory "
-        "does not grow with the model. Without --out the result is kept among quantui's own "
-        "artifacts, where profiles find it too, and reused when the same is asked for again."
-    )
+    parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     where = "a folder, or a Hub id, also as ID@REVISION"

@@ -47,12 +47,16 @@ def print_error(error: QuantuiError, *, as_json: bool = False) -> None:
     from rich.text import Text
 
     out = console(stderr=True)
-    out.print(Text.assemble(("error ", "bold red"), sanitize(error.what)))
-    for label, text in (("  why ", error.why), ("  fix ", error.fix)):
+    width = out.width if out.is_terminal else None
+    rows = (("error ", "bold red", error.what), ("  why ", "bold", error.why))
+    for label, style, text in (*rows, ("  fix ", "bold", error.fix)):
         if text:
-            out.print(Text.assemble((label, "bold"), sanitize(text)))
+            words = Text(hanging(label + sanitize(text), width, len(label)))
+            words.stylize(style, 0, len(label))
+            out.print(words, soft_wrap=True)
     for line in error.detail:
-        out.print(Text("      " + sanitize(line), style="dim"))
+        # Left to the terminal to wrap: a path or a command is copied whole.
+        out.print(Text("      " + sanitize(line), style="dim"), soft_wrap=True)
 
 
 def say(out: Console, text: str, *, indent: int = 4) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _LARGE_BYTES = 1024**3
 """Files above this take seconds to hash: a person is told why nothing seems to happen."""
+
+_LONG_S = 1.0
+"""After so much time of reading smaller ones it is told too."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,17 +63,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tell_of_large_files() -> Progress:
-    """Tells which large files are read to know their content."""
+    """Tells which large files are read to know their content, or that many small ones are."""
     told: set[str] = set()
+    began = time.monotonic()
 
     def progress(name: str, done: int, total: int) -> None:
         del done
         if total > _LARGE_BYTES and name not in told:
             told.add(name)
             size = format_bytes(total)
-            console(stderr=True).print(
-                f"  · reading {sanitize(name)}, {size}, to know it by its content (once)"
-            )
+            text = f"reading {name}, {size}, to know it by its content (once)"
+        elif not told and time.monotonic() - began > _LONG_S:
+            told.add("")
+            text = "reading the weight files to know them by their content (once)"
+        else:
+            return
+        say(console(stderr=True), f"  · {sanitize(text)}")
 
     return progress
 

@@ -27,13 +27,24 @@ def merge_rows(
         rows.append(("largest change", largest))
     if isinstance(result.get("method"), str):
         rows.append(("method", _method(result)))
-    seconds, size = _number(result, "seconds"), _number(result, "bytes")
-    if seconds and size is not None:
-        on = f", on {result['device']}" if result.get("device") else ""
-        rows.append(("took", f"{format_seconds(seconds)}, {format_rate(size / seconds)}{on}"))
+    if took := _took(result):
+        rows.append(("took", took))
     if (peak := _number(result, "peak_rss_bytes")) is not None:
         rows.append(("peak RSS", f"{format_bytes(peak)}, libraries included"))
     return rows
+
+
+def _took(result: Mapping[str, Any]) -> str:
+    seconds, size = _number(result, "seconds"), _number(result, "bytes")
+    if not seconds or size is None:
+        return ""
+    if resumed := _number(result, "resumed_shards"):
+        # A rate would count what was there.
+        how = f"{resumed} {'file was' if resumed == 1 else 'files were'} there from an earlier try"
+    else:
+        how = format_rate(size / seconds)
+    on = f", on {result['device']}" if result.get("device") else ""
+    return f"{format_seconds(seconds)}, {how}{on}"
 
 
 def _number(values: Mapping[str, Any], name: str) -> float | None:

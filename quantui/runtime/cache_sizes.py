@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from quantui.domain.formatting import format_bytes
 from quantui.runtime import paths
 from quantui.runtime.engine_store import disk_size
 from quantui.runtime.probe_host import hub_cache
@@ -52,10 +53,11 @@ def _artifacts() -> CacheSize:
     if not left:
         return size
     total = sum(unfinished.bytes for unfinished in left)
+    merges = "1 merge" if len(left) == 1 else f"{len(left)} merges"
     names = ", ".join(_shown(unfinished.path) for unfinished in left)
     return replace(
         size,
-        problem=f"{len(left)} merges did not finish ({total / 1024**3:.2f} GiB): {names}",
+        problem=f"{merges} did not finish ({format_bytes(total)}): {names}",
         fix="run the same merge again, it goes on from there; or quantui merge BASE ADAPTER --discard, "
         "or delete what is named here",
     )

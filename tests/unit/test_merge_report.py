@@ -52,6 +52,12 @@ def test_a_hundred_percent_is_said_of_all_only():
     assert "99.9999 % of" in share(1 - 1e-9)
 
 
+def test_a_merge_that_went_on_has_no_rate():
+    assert rows(resumed_shards=0)["took"] == "6.0 s, 512 MiB/s, on cpu"
+    assert rows(resumed_shards=3)["took"] == "6.0 s, 3 files were there from an earlier try, on cpu"
+    assert rows(resumed_shards=1)["took"].startswith("6.0 s, 1 file was there")
+
+
 def test_why_peft_merged_it_is_told():
     assert rows(method="peft", why_peft="bdlora")["method"] == "through PEFT: bdlora"
     assert rows(method="peft", why_peft=None)["method"] == "through PEFT"
