@@ -21,6 +21,7 @@ from streaming_merge import (  # noqa: E402
     adapter_files,
     checkpoint,
     fitting,
+    layout,
     placement,
     planning,
 )
@@ -188,10 +189,27 @@ class TestPlan:
         base = files.base(*shards, tie_word_embeddings=True)
         adapter = files.adapter(lora("lm_head", 32), target_modules=["lm_head"])
         plan = files.plan(adapter, base=base, description=TIED)
-        index = planning.changed_index(plan, base.index)
+        index = layout.changed_index(plan, base.index)
         assert index is not None
         assert index["weight_map"]["lm_head.weight"] == "model-1.safetensors"
         assert index["metadata"]["total_size"] == sum(o.nbytes for o in outputs(plan).values())
+
+
+class TestHeads:
+    def test_a_classifier_s_head_takes_the_place_of_the_language_model_s(self, files):
+        saved = EVERY_LAYER | {f"{P}score.weight": ("F32", (3, 8))}
+        plan = files.plan(files.adapter(saved, task_type="SEQ_CLS", modules_to_save=["score"]))
+        assert plan.config["architectures"] == ["LlamaForSequenceClassification"]
+        assert plan.config["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+        assert plan.left_out == ("lm_head.weight",)
+        head = outputs(plan)["score.weight"]
+        assert (head.adapter, head.dtype, head.shape) == (0, "BF16", (3, 8))
+        assert "lm_head.weight" not in outputs(plan)
+
+    def test_a_language_model_s_adapter_brings_no_head_that_the_base_lacks(self, files):
+        saved = EVERY_LAYER | {f"{P}score.weight": ("F32", (3, 8))}
+        error = refused(files, files.adapter(saved, modules_to_save=["score"]))
+        assert error["code"] == "merge.keys-unmatched"
 
 
 class TestTies:

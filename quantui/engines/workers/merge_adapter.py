@@ -35,15 +35,23 @@ import streaming_merge  # noqa: F401
 
 # isort: split
 import quantui_wire as wire
-from streaming_merge import adapter_files, checkpoint, fitting, journal, placement, planning
+from streaming_merge import (
+    adapter_files,
+    checkpoint,
+    fitting,
+    journal,
+    layout,
+    placement,
+    planning,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streaming_merge.adapter_files import AdapterFile
     from streaming_merge.checkpoint import Checkpoint
+    from streaming_merge.drafting import SameValues
     from streaming_merge.operations import Plan
-    from streaming_merge.planning import SameValues
 
 # One thread of torch for each of ours; idle ones are not to spin. Read when torch is loaded.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -78,6 +86,14 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         hand_to_peft(job, folders, str(error))
     for adapter in adapters:
         note_missing_biases(adapter)
+    if job.get("verify") == "logits" and "architectures" in plan.config:
+        raise wire.WorkerError(
+            "merge.no-reference",
+            "The answers of a classifier are not compared.",
+            "Base and result are of different classes, and the prompts are for a language model.",
+            "Merge with --verify fast: its values are proven all the same.",
+            exit_code=2,
+        )
     for text in plan.notices:
         wire.notice(text)
     facts = carry_out(job, base, adapters, plan, same, out)
@@ -102,11 +118,11 @@ def check_job(job: dict[str, Any], out: Path) -> None:
             "Remove the folder, or choose another.",
             exit_code=2,
         )
-    if job.get("dtype") not in (None, *planning.DTYPES):
+    if job.get("dtype") not in (None, *layout.DTYPES):
         raise wire.WorkerError(
             "merge.bad-dtype",
             f"The result cannot be of dtype {job['dtype']!r}.",
-            fix=f"Choose one of {', '.join(planning.DTYPES)}.",
+            fix=f"Choose one of {', '.join(layout.DTYPES)}.",
             exit_code=2,
         )
     if importlib.util.find_spec("torch") is None:

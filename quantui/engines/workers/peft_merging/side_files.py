@@ -38,7 +38,8 @@ def write_config(base: dict[str, Any], changes: dict[str, Any], folder: Path) ->
     """The base's own config with what the merge changed.
 
     Not the config transformers would write: its version renames fields that servers of another
-    version read. ``changes``: any of ``dtype``, ``tie_word_embeddings``, ``vocab_size``.
+    version read. ``changes``: ``dtype``, fields of the whole (``architectures``, labels), and fields
+    that are changed wherever they stand (``tie_word_embeddings``, ``vocab_size``).
     """
     config = {name: value for name, value in base.items() if name != "quantization_config"}
     changes = dict(changes)
@@ -52,8 +53,8 @@ def write_config(base: dict[str, Any], changes: dict[str, Any], folder: Path) ->
         parts.append(config["text_config"])
     for name, value in changes.items():
         holding = [part for part in parts if name in part]
-        if name == "tie_word_embeddings" and config not in holding:
-            # A tie is stated where it was not: leaving it out means tied to some versions.
+        if name != "vocab_size" and not any(part is config for part in holding):
+            # A tie is stated where it was not, too: leaving it out means tied to some versions.
             holding.append(config)
         for part in holding:
             part[name] = value

@@ -13,7 +13,7 @@ from streaming_merge import gpu
 from streaming_merge.arithmetic import NotFiniteError
 from streaming_merge.checkpoint import INDEX
 from streaming_merge.journal import Journal
-from streaming_merge.planning import changed_index
+from streaming_merge.layout import changed_index
 from streaming_merge.preflight import check_values
 from streaming_merge.proof import Proof
 from streaming_merge.refusals import merged_not_finite, no_effect, proof_failed
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from streaming_merge.adapter_files import AdapterFile
     from streaming_merge.checkpoint import Checkpoint
+    from streaming_merge.drafting import SameValues
     from streaming_merge.operations import Plan
-    from streaming_merge.planning import SameValues
 
 
 @dataclass
@@ -74,6 +74,7 @@ class Merge:
             self.base.config.get("dtype") or self.base.config.get("torch_dtype")
         )
         proof["tokenizer_files_from_adapter"] = tokenizer
+        proof["left_out"] = list(self.plan.left_out)
         touched = [o for shard in self.plan.shards for o in shard.outputs if not o.untouched]
         converted = len(proof["converted"])
         facts = {

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import adapter_rules as rules
 
 from streaming_merge.effects import target_parameter, token_indices
+from streaming_merge.heads import is_added_head
 from streaming_merge.placement import UnmappedError
 from streaming_merge.refusals import (
     keys_unmatched,
@@ -17,7 +18,7 @@ from streaming_merge.refusals import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from streaming_merge.adapter_files import AdapterFile, Parts
     from streaming_merge.placement import Places
@@ -28,8 +29,12 @@ LINEAR_CLASSES = ("Linear", "Conv1D")
 """What ``all-linear`` stands for, but for the head: only the model's code says which layers they are."""
 
 
-def check_fits(adapter: AdapterFile, parts: Parts, places: Places) -> None:
+def check_fits(
+    adapter: AdapterFile, parts: Parts, places: Places, *, added: Sequence[str] = ()
+) -> None:
     """Refuse anything but a whole fit, before a byte is written.
+
+    ``added`` are whole tensors that the base does not have and the result will.
 
     Raises:
         WorkerError: ``merge.no-key-matched``, ``merge.keys-unmatched``, ``merge.shape-mismatch``,
@@ -40,6 +45,8 @@ def check_fits(adapter: AdapterFile, parts: Parts, places: Places) -> None:
     for module, found in parts.modules.items():
         _check_module(adapter, module, found, places, extra, absent, wrong)
     for name, key in parts.whole.items():
+        if name in added:
+            continue
         _check_whole(adapter, name, key, places, extra, wrong)
     if len(extra) >= len(adapter.tensors):
         raise no_key_matched(adapter.folder, len(adapter.tensors), extra)
@@ -278,10 +285,11 @@ def needs_description(
     if places.stored_transposed("") is None:
         return True
     plain = [module.replace(".base_layer", "") for module in parts.modules]
-    names = [*plain, *(name.rpartition(".")[0] for name in parts.whole)]
+    whole = [name for name in parts.whole if not is_added_head(adapter, name, places, config)]
+    names = [*plain, *(name.rpartition(".")[0] for name in whole)]
     if any(places.module(name) is None for name in plain):
         return True
-    if any(name not in places.tensors for name in parts.whole):
+    if any(name not in places.tensors for name in whole):
         return True
     outside_layers = [name for name in names if not re.search(r"(^|\.)\d+(\.|$)", name)]
     return bool(outside_layers) and not surely_untied(config, places)

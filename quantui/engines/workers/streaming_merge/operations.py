@@ -158,6 +158,8 @@ class Plan:
     consumed: tuple[str, ...]
     config: dict[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Tensors of the base that the result's class does not have."""
 
     @property
     def bytes(self) -> int:

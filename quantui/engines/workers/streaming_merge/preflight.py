@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     import torch
 
+    from streaming_merge.drafting import SameValues
     from streaming_merge.operations import Output, Plan, Product
-    from streaming_merge.planning import SameValues
     from streaming_merge.sources import Sources
 
 
