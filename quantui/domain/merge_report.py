@@ -69,10 +69,14 @@ def _proof_rows(proof: object) -> list[tuple[str, str]]:
     rows = []
     if sampled := _number(proof, "sampled_rows"):
         text = f"{sampled} rows computed again in float64"
-        if (rounded := _number(proof, "correctly_rounded")) is not None:
-            # Down, not to the nearest: 100 % is said only of all.
-            text += f", {int(rounded * 1e6) / 1e4:g} % of their values correctly rounded"
+        if (worst := _number(proof, "max_ulp")) is not None:
+            text += f": off by at most {worst:.2f} units in the last place"
         rows.append(("proof", text))
+        rounded = _number(proof, "correctly_rounded")
+        if rounded is not None and proof.get("dtype") != "float32":
+            # Down, not to the nearest: 100 % is said only of all. Sums in float32 are not the nearest
+            # float32 as often, and need not be.
+            rows.append(("", f"{int(rounded * 1e6) / 1e4:g} % of their values correctly rounded"))
     if isinstance(left := proof.get("not_sampled"), list) and left:
         rows.append(("", f"{len(left)} tensors could not be computed again"))
     if isinstance(logits := proof.get("logits"), dict):

@@ -13,7 +13,7 @@ RESULT = {
     "tensors_changed": 196,
     "tensors_untouched": 142,
     "adapter_tensors": 392,
-    "proof": {"sampled_rows": 1568, "correctly_rounded": 0.999999},
+    "proof": {"sampled_rows": 1568, "correctly_rounded": 0.999999, "max_ulp": 0.5},
     "seconds": 6.0,
     "peak_rss_bytes": 250 * 2**20,
     "device": "cpu",
@@ -35,8 +35,9 @@ def test_a_merge_is_told_with_its_proof():
         ("merged", "196 tensors changed, 142 untouched, all 392 of the adapter used"),
         (
             "proof",
-            "1568 rows computed again in float64, 99.9999 % of their values correctly rounded",
+            "1568 rows computed again in float64: off by at most 0.50 units in the last place",
         ),
+        ("", "99.9999 % of their values correctly rounded"),
         ("largest change", "b.q_proj 3, c 2, a.q_proj 1"),
         ("method", "streamed"),
         ("took", "6.0 s, 512 MiB/s, on cpu"),
@@ -46,10 +47,19 @@ def test_a_merge_is_told_with_its_proof():
 
 def test_a_hundred_percent_is_said_of_all_only():
     def share(value):
-        return rows(proof={"sampled_rows": 8, "correctly_rounded": value})["proof"]
+        return rows(proof={"sampled_rows": 8, "correctly_rounded": value})[""]
 
     assert "100 % of" in share(1.0)
     assert "99.9999 % of" in share(1 - 1e-9)
+
+
+def test_how_often_a_float32_is_the_nearest_is_not_told():
+    proof = {"sampled_rows": 8, "correctly_rounded": 0.64, "max_ulp": 1.79}
+    assert rows(proof=proof | {"dtype": "float32"})["proof"].endswith(
+        "1.79 units in the last place"
+    )
+    assert "" not in rows(proof=proof | {"dtype": "float32"})
+    assert "64 %" in rows(proof=proof | {"dtype": "bfloat16"})[""]
 
 
 def test_a_merge_that_went_on_has_no_rate():
