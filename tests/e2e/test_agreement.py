@@ -97,7 +97,7 @@ def unmerged(
     """An engine whose merge is killed as the kernel does when memory ends."""
     python = tmp_path_factory.mktemp("engine") / "python"
     python.write_text(
-        '#!/bin/sh\ncase "$1" in *merge_peft.py) kill -9 $$;; esac\n'
+        '#!/bin/sh\ncase "$1" in *merge_adapter.py) kill -9 $$;; esac\n'
         f'exec {deployment.engine_python} "$@"\n'
     )
     python.chmod(0o755)

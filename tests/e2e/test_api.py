@@ -184,7 +184,7 @@ quantui.get_or_create_merged_model(base, adapter, engine_python=python, on_event
 """
 
 
-@pytest.mark.parametrize("moment", ["step.started", "step.phase load base"])
+@pytest.mark.parametrize("moment", ["step.started", "step.phase plan"])
 def test_a_keyboard_interrupt_leaves_no_process_and_no_artifact(
     demo: Path, adapter: Path, engine: Engine, own_home: Path, moment: str
 ) -> None:
