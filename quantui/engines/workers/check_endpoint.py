@@ -68,7 +68,8 @@ def ask(endpoint: Endpoint, prompt: str, max_tokens: int) -> dict[str, Any]:
     }
     started = time.monotonic()
     first: float | None = None
-    text, usage = "", {}
+    text = ""
+    usage: dict[str, Any] = {}
     with endpoint.open("/v1/completions", body) as response:
         for raw in response:
             line = raw.decode().strip()

@@ -101,12 +101,12 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
     from huggingface_hub import constants, get_token, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
     disable_progress_bars()
     repo_id, revision = str(job["repo_id"]), str(job["revision"])
     cache_dir = str(job.get("cache_dir") or constants.HF_HUB_CACHE)
-    patterns = {
+    patterns: dict[str, Any] = {
         "allow_patterns": job.get("allow_patterns"),
         "ignore_patterns": job.get("ignore_patterns"),
     }
@@ -146,7 +146,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 def list_files(repo_id: str, revision: str, patterns: dict[str, Any]) -> dict[str, int]:
     """File name -> bytes of what the patterns choose."""
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import filter_repo_objects
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     info = HfApi(library_name="quantui").model_info(
         repo_id, revision=revision, files_metadata=True, timeout=60

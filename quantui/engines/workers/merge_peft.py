@@ -260,13 +260,14 @@ def stored_otherwise(
     if not elsewhere:
         return {}
     with tempfile.TemporaryDirectory() as place:
+        described_in = Path(place) / "description.json"
         asked = {
             "base": str(folder),
-            "out": str(Path(place) / "description.json"),
+            "out": str(described_in),
             "trust_remote_code": trust_remote_code,
         }
         child_worker.run_child("describe_model.py", asked)
-        described = json.loads(Path(asked["out"]).read_text(encoding="utf-8"))
+        described = json.loads(described_in.read_text(encoding="utf-8"))
     found: dict[str, str | None] = {}
     for name in elsewhere:
         pieces = described["parameters"].get(name, {}).get("pieces", ())

@@ -58,7 +58,7 @@ def load_plugins(problems: list[str]) -> list[str]:
     return sorted(loaded)
 
 
-def activation_dtypes(config: type) -> list[Any]:
+def activation_dtypes(config: Any) -> list[Any]:  # noqa: ANN401
     """What the class declares; some classes write the method without ``classmethod``."""
     try:
         return list(config.get_supported_act_dtypes())

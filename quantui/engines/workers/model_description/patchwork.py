@@ -196,7 +196,7 @@ class Patchwork:
         """Called by torch in the place of ``function`` where an argument is a patchwork."""
         import torch
 
-        own = {
+        own: Any = {
             torch.cat: cls.cat,
             torch.stack: cls.stack,
             torch.chunk: cls.chunk,

@@ -136,13 +136,13 @@ def _is_repeated(adapter: Adapter, key: str) -> bool:
     own = adapter.tensors.get(key)
     if ".modules_to_save." not in key or own is None or other is None:
         return False
-    return torch.equal(own, other)
+    return bool(torch.equal(own, other))
 
 
 def replaced_tensors(adapter: Adapter) -> dict[str, torch.Tensor]:
     """Whole tensors that the adapter brings, by the name of the base's tensor they replace."""
     # A saved module's original is the base's, and its copy under modules_to_save is a repetition.
-    marks = (
+    marks: tuple[str, ...] = (
         ".original_module.",
         ".modules_to_save.",
         "lora_",

@@ -248,4 +248,6 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
     if one.shape != other.shape:
         return False
-    return torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+    return bool(
+        torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
+    )

@@ -41,7 +41,9 @@ def check_fits(
             ``merge.not-mergeable``.
         UnmappedError: Only PEFT knows how this kind of layer is merged.
     """
-    extra, absent, wrong = list(parts.foreign), [], []
+    extra: list[str] = list(parts.foreign)
+    absent: list[str] = []
+    wrong: list[str] = []
     for module, found in parts.modules.items():
         _check_module(adapter, module, found, places, extra, absent, wrong)
     for name, key in parts.whole.items():
