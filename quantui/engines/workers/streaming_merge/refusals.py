@@ -80,10 +80,12 @@ def not_finite(folder: Path, tensors: Sequence[str]) -> WorkerError:
 
 
 def merged_not_finite(name: str, dtype: object) -> WorkerError:
-    """A tensor whose merged values ``dtype`` cannot hold."""
+    """A tensor whose merged values ``dtype`` (torch's, its name, or safetensors' ``F16``) cannot hold."""
+    said = str(dtype).removeprefix("torch.")
+    said = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}.get(said, said)
     return WorkerError(
         "merge.not-finite",
-        f"Merging {name} gives NaN or infinity in {dtype}.",
+        f"Merging {name} gives NaN or infinity in {said}.",
         "The adapter's values are too large, or its scale is, for this dtype.",
         "Choose bfloat16 or float32 for the result, or use an earlier checkpoint of the adapter.",
         exit_code=2,
