@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 import pytest
 from fixtures.deployment import Deployment, deploy
+from fixtures.merged_zoo import MergedZoo, merge_zoo
 from fixtures.worker_runs import WORKERS, Worker
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ def demo(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = tmp_path_factory.mktemp("demo")
             assert worker.run("make_demo", job, folder, timeout=MAKING_THE_DEMO).result
     return out
+
+
+@pytest.fixture(scope="session")
+def zoo(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> MergedZoo:
+    """Tiny models and adapters of every kind, merged once by streaming."""
+    return merge_zoo(worker, tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.fixture(scope="session")
