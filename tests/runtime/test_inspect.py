@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from fixtures.checkpoint_folders import adapter_files, model_files, write
@@ -16,14 +17,21 @@ def terminal(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-def test_a_model_is_shown_within_80_columns(tmp_path, capsys):
-    folder = write(tmp_path / "m", model_files(shards=2))
+def test_a_model_is_shown_within_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    folder = write(tmp_path / "m" / ("long" * 20), model_files(shards=2))
     assert main(["inspect", str(folder)]) == 0
-    shown = capsys.readouterr().out
+    shown = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
     assert "LlamaForCausalLM" in shown
     assert "2048 tokens" in shown
     assert "apache-2.0" in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_in_a_pipe_every_fact_is_one_line(tmp_path, capsys):
+    folder = write(tmp_path / "m" / ("long" * 20), model_files(shards=2))
+    assert main(["inspect", str(folder)]) == 0
+    assert any(line.endswith(f"  {folder}") for line in capsys.readouterr().out.splitlines())
 
 
 def test_an_adapter_is_recognized_and_its_evidence_shown(tmp_path, capsys):
@@ -66,3 +74,54 @@ def test_errors_have_their_exit_code(tmp_path, capsys, files, code):
         write(tmp_path / "m", files)
     assert main(["inspect", str(tmp_path / "m")]) == code
     assert "fix" in capsys.readouterr().err
+
+
+def inspect(capsys, folder, *options):
+    code = main(["inspect", str(folder), *options])
+    return code, capsys.readouterr().out
+
+
+PROOF = {
+    "tensors_changed": 4,
+    "tensors_untouched": 3,
+    "adapter_tensors": 8,
+    "proof": {"sampled_rows": 32, "correctly_rounded": 1.0},
+    "method": "streamed",
+    "delta_norms": {"model.layers.0.self_attn.q_proj.weight": 1.5},
+}
+
+
+def test_a_merged_model_shows_its_proof(tmp_path, capsys):
+    files = {**model_files(), "merge_proof.json": json.dumps(PROOF).encode()}
+    code, out = inspect(capsys, write(tmp_path / "m", files))
+    words = " ".join(out.split())
+    assert code == 0
+    assert "merged 4 tensors changed, 3 untouched, all 8 of the adapter used" in words
+    assert "largest change model.layers.0.self_attn.q_proj 1.5" in words
+    _, out = inspect(capsys, tmp_path / "m", "--json")
+    assert json.loads(out)["merge_proof"] == PROOF
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        b"",
+        b"[" * 100_000,
+        b"[]",
+        b"\xff",
+        b'{"delta_norms": 3, "proof": [], "method": 1, "tensors_changed": "x"}',
+        b'{"delta_norms": {"a": "b", "c": NaN, "d": null}, "seconds": 0, "bytes": 1}',
+    ],
+)
+def test_a_proof_that_is_none_costs_nothing(tmp_path, capsys, proof):
+    code, out = inspect(capsys, write(tmp_path / "m", {**model_files(), "merge_proof.json": proof}))
+    assert code == 0
+    assert "fingerprint" in out
+    assert "merged" not in out
+
+
+def test_escapes_in_a_proof_do_not_reach_the_terminal(tmp_path, capsys):
+    evil = {**PROOF, "method": "\x1b[31mred", "delta_norms": {"\x1b]0;x\x07name": 1}}
+    files = {**model_files(), "merge_proof.json": json.dumps(evil).encode()}
+    _, out = inspect(capsys, write(tmp_path / "m", files))
+    assert not {"\x1b", "\x07"} & set(out)
