@@ -248,6 +248,4 @@ def _same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
 
     if one.shape != other.shape:
         return False
-    return bool(
-        torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8))
-    )
+    return bool(torch.equal(one.reshape(-1).view(torch.uint8), other.reshape(-1).view(torch.uint8)))
