@@ -77,6 +77,9 @@ class Arithmetic:
         target = torch.frombuffer(into, dtype=torch_dtype(output.dtype))
         limit = torch.finfo(target.dtype).max
         squares = 0.0
+        if output.direction is not None and not output.direction.by_row:
+            # Before a block is read: what finds the factors uses the same buffer for every row.
+            self._columns.of(output, self)
         start, stop = first // width, -(-last // width)
         for low in range(start, stop, step):
             high = min(low + step, stop)

@@ -208,6 +208,9 @@ def _some_rows(output: Output) -> list[int]:
     seed = int.from_bytes(hashlib.sha256(output.name.encode()).digest()[:8], "big") >> 1
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(output.source.rows, (SAMPLED_ROWS,), generator=generator).tolist()
+    if output.source.rows:
+        # The ends of a tensor, and of the blocks it is computed in, are where a mistake shows first.
+        rows += [0, output.source.rows - 1]
     if output.rows is not None:
         rows = [*output.rows.indices[:SAMPLED_ROWS], *rows]
     return sorted(set(rows))
