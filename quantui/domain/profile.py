@@ -108,7 +108,9 @@ def check_together(draft: Draft, *, name: str, text: str = "") -> None:
         fix = "Name each adapter once, and give it the sum of its weights."
         raise refuse("adapter", "also", "names an adapter twice", fix)
     if adapter.weights and len(adapter.weights) != len(adapter.refs):
-        message = f"has {len(adapter.weights)} numbers for {len(adapter.refs)} adapters"
+        numbers, adapters = len(adapter.weights), len(adapter.refs)
+        of = "1 adapter" if adapters == 1 else f"{adapters} adapters"
+        message = f"has {numbers} number{'' if numbers == 1 else 's'} for {of}"
         fix = "Give one for each: `adapter.id` first, then those of `adapter.also` in order."
         raise refuse("adapter", "weights", message, fix)
     plain = len(adapter.refs) < 2 and adapter.weights in ((), (1.0,))

@@ -121,7 +121,7 @@ def merge_devices(wanted: str, gpus: tuple[Gpu, ...]) -> tuple[str, ...]:
                 "merge.no-gpu",
                 "merge.device is gpu, and no GPU that can be used has room for the merge.",
                 f"It needs {MERGE_GPU_BYTES / 1024**3:.0f} GiB free on one card, and an engine for GPUs.",
-                'Set merge.device = "auto" or "cpu".',
+                'Set merge.device = "auto" or "cpu" (--device of quantui merge).',
                 ExitCode.DOES_NOT_FIT,
             )
         return on_gpu

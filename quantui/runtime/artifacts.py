@@ -78,7 +78,12 @@ class ArtifactStore:
         for leftover in self._leftovers(key):
             if leftover != self.partial_of(key):
                 shutil.rmtree(leftover, ignore_errors=True)
-        require_room(self.root, needed_bytes, allocated_bytes(self.partial_of(key)))
+        require_room(
+            self.root,
+            needed_bytes,
+            allocated_bytes(self.partial_of(key)),
+            elsewhere="set QUANTUI_HOME to a folder on a larger disk",
+        )
         note_inputs(self.lock_of(key), key.inputs)
         return self.path_of(key).with_name(f"{key.folder}.staged")
 
@@ -166,8 +171,11 @@ def noted_inputs(lock: Path) -> dict[str, str]:
     return inputs if isinstance(inputs, dict) else {}
 
 
-def require_room(folder: Path, needed_bytes: int, there_bytes: int) -> None:
-    """Raise ``disk.too-little`` when ``folder``'s disk lacks what is needed besides ``there_bytes``."""
+def require_room(folder: Path, needed_bytes: int, there_bytes: int, *, elsewhere: str) -> None:
+    """Raise ``disk.too-little`` when ``folder``'s disk lacks what is needed besides ``there_bytes``.
+
+    ``elsewhere`` says how to take another disk.
+    """
     free = shutil.disk_usage(folder).free
     if free >= max(0, needed_bytes - there_bytes) + _RESERVE_BYTES:
         return
@@ -177,7 +185,7 @@ def require_room(folder: Path, needed_bytes: int, there_bytes: int) -> None:
         f"The disk of {folder} has too little room.",
         f"{_gib(needed_bytes)} and a reserve of {_gib(_RESERVE_BYTES)} are needed{there}; "
         f"{_gib(free)} are free.",
-        "Free space there, or set QUANTUI_HOME to a folder on a larger disk.",
+        f"Free space there, or {elsewhere}.",
         ExitCode.DOES_NOT_FIT,
     )
 

@@ -143,7 +143,12 @@ class FolderPlace:
                 "The merged model is written there before it gets its name.",
                 "Move that folder away, or give another --out.",
             )
-        require_room(self._path.parent, needed_bytes, allocated_bytes(self.partial))
+        require_room(
+            self._path.parent,
+            needed_bytes,
+            allocated_bytes(self.partial),
+            elsewhere="give an --out on a larger disk",
+        )
         note_inputs(self._lock, self._inputs)
         return self._path
 

@@ -79,7 +79,7 @@ def test_an_adapter_that_is_named_twice_is_refused(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("weights", "says"),
     [
-        (["1", "0.5"], "has 2 numbers for 1 adapters"),
+        (["1", "0.5"], "has 2 numbers for 1 adapter"),
         (["0"], "holds a 0"),
         (["nan"], "must be a finite number"),
         (["inf"], "must be a finite number"),

@@ -333,6 +333,13 @@ def test_a_merge_into_a_folder_goes_on_too(go, tmp_path):
     assert not (tmp_path / "merged.partial").exists()
 
 
+def test_a_folder_on_a_disk_too_small_is_refused_with_what_helps_there(go, tmp_path):
+    error = end(go(plan_of(to_folder(tmp_path, bytes=1 << 60)))).error
+    assert error["code"] == "disk.too-little"
+    assert "--out on a larger disk" in error["fix"]
+    assert not (tmp_path / "merged.partial").exists()
+
+
 @pytest.mark.parametrize("body", [full("merge.not-finite"), HALF + STOPPABLE])
 def test_nothing_of_a_failed_or_cancelled_merge_is_left_beside_the_folder(go, tmp_path, body):
     go(plan_of(to_folder(tmp_path, body)), until=StepPhase)

@@ -137,7 +137,7 @@ def test_several_adapters_are_read_with_their_weights():
         ("also = [1]", "`adapter.also` must be a list of strings, not the list [1]"),
         ("also = ['']", "`adapter.also` must not be empty"),
         ("also = ['owner/lora']", "`adapter.also` names an adapter twice"),
-        ("weights = [1.0, 0.5]", "`adapter.weights` has 2 numbers for 1 adapters"),
+        ("weights = [1.0, 0.5]", "`adapter.weights` has 2 numbers for 1 adapter"),
         ("weights = ['1']", "`adapter.weights` must be a list of numbers"),
         ("weights = [true]", "`adapter.weights` must be a list of numbers"),
         ("weights = [inf]", "`adapter.weights` must be a finite number"),
@@ -167,7 +167,7 @@ def test_set_takes_a_list_and_sees_that_it_belongs_together():
     draft = parse_profile(LORA)
     changed = apply_overrides(draft, ['adapter.also=["./style"]', "adapter.weights=[1, 0.5]"])
     assert changed.adapter.refs == ("owner/lora", "./style")
-    with pytest.raises(QuantuiError, match="has 2 numbers for 1 adapters"):
+    with pytest.raises(QuantuiError, match="has 2 numbers for 1 adapter"):
         apply_overrides(draft, ["adapter.weights=[1, 0.5]"])
 
 
