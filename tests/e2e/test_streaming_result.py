@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fixtures.merged_zoo import stored
-from fixtures.zoo.catalogue import runs
+from fixtures.merged_zoo import stored, ulps_apart
+from fixtures.zoo.catalogue import IN_BLOCKS, runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +116,18 @@ def test_sampled_rows_are_the_nearest_to_float64(zoo: MergedZoo, run: str) -> No
     # One rounding and float32 arithmetic: 99.9994 % of many, and a handful of few.
     assert proof["correctly_rounded"] > 0.999
     assert proof["max_ulp"] <= 0.5001
+
+
+@pytest.mark.parametrize("case", IN_BLOCKS)
+def test_how_a_tensor_is_cut_into_blocks_changes_no_value(zoo: MergedZoo, case: str) -> None:
+    assert zoo.run(f"{case}-in-blocks").result["method"] == "streamed"
+    whole, cut = stored(zoo.out(f"{case}-bf16")), stored(zoo.out(f"{case}-in-blocks"))
+    assert whole.keys() == cut.keys()
+    apart = [ulps for name in whole for ulps in ulps_apart(whole[name], cut[name])]
+    elements = sum(len(tensor.data) // 2 for tensor in whole.values())
+    # A product of single rows is summed in another order: float32's last bit turns a rounding.
+    assert len(apart) <= elements / 10_000
+    assert all(ulps == 1 for ulps in apart), apart
 
 
 @pytest.mark.parametrize("run", ["llama-bf16", "mixtral-bf16", "tied-head-f32"])
