@@ -233,6 +233,24 @@ class TestTies:
         (product,) = outputs(plan)["model.embed_tokens.weight"].products
         assert (product.left.half, product.left.transposed, product.left.stop) == ("A", True, 32)
 
+    def test_the_copy_of_the_base_beside_a_pair_is_no_obstacle_to_a_weight(self, files):
+        own = {f"{P}lm_head.base_layer.weight": ("BF16", (32, 8))}
+        adapter = files.adapter(lora("lm_head", 32) | own, 0.5, target_modules=["lm_head"])
+        head = outputs(files.plan(adapter))["lm_head.weight"]
+        assert (head.adapter, head.products[0].scale) == (None, 1.0)
+
+    def test_a_float32_copy_of_a_bfloat16_tensor_is_one(self, files):
+        half = bytes([1, 2]) * 256
+        model = MODEL | {"lm_head.weight": ("BF16", (32, 8), half)}
+        wide = bytes([0, 0, 1, 2]) * 256
+        for name, values, bringer in (("same", wide, None), ("other", wide[:-1] + b"\3", 0)):
+            own = {f"{P}lm_head.base_layer.weight": ("F32", (32, 8), values)}
+            adapter = files.adapter(
+                lora("lm_head", 32) | own, name=name, target_modules=["lm_head"]
+            )
+            plan = files.plan(adapter, base=files.base(model))
+            assert outputs(plan)["lm_head.weight"].adapter == bringer
+
     def test_both_saved_with_the_same_values_stay_tied(self, files):
         values = bytes(range(256)) * 4
         saved = {

@@ -32,3 +32,5 @@ class Draft:
     """A tensor that the base does not store -> the stored one that it is put behind."""
     dropped: set[str] = field(default_factory=set)
     """Tensors of the base that the result's class does not have."""
+    copies: set[tuple[int, str]] = field(default_factory=set)
+    """(adapter, its tensor) of what only repeats the base."""

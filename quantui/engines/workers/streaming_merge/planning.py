@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from quantui_wire import WorkerError
 
 from streaming_merge.adapter_files import parts_of
+from streaming_merge.copies import without_copies
 from streaming_merge.drafting import Draft, SameValues
 from streaming_merge.effects import Effect, combine, effects_of
 from streaming_merge.fitting import check_fits
@@ -78,8 +79,7 @@ def _refuse_unused(
     }
     used |= {(pair.adapter, name) for pair in draft.same for name in (pair.one, pair.other)}
     for index, adapter in enumerate(everyone):
-        copies = {name for name, other in parts_of(adapter).repeated.items() if other is None}
-        unused = [n for n in adapter.tensors if (index, n) not in used and n not in copies]
+        unused = [n for n in adapter.tensors if (index, n) not in used | draft.copies]
         if unused:
             raise keys_unmatched(adapter.folder, unused, [])
 
@@ -95,6 +95,9 @@ def _add_adapter(
     parts = parts_of(adapter)
     heads = [name for name in parts.whole if is_added_head(adapter, name, places, base.config)]
     check_fits(adapter, parts, places, added=heads)
+    parts, copies = without_copies(adapter, parts, places, base)
+    draft.copies |= {(index, name) for name in copies}
+    draft.copies |= {(index, name) for name, other in parts.repeated.items() if other is None}
     weighted = adapter.weight != 1.0
     whole = bool(parts.whole) or any(
         {"base.weight", "base.bias", "tokens", "magnitude"} & set(found)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 from quantui_wire import WorkerError
 
+from streaming_merge.copies import same_values
 from streaming_merge.drafting import SameValues
 from streaming_merge.effects import Effect, stored_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from streaming_merge.adapter_files import AdapterFile
-    from streaming_merge.checkpoint import Checkpoint, Tensor
+    from streaming_merge.checkpoint import Checkpoint
     from streaming_merge.drafting import Draft
     from streaming_merge.placement import Places
 
@@ -39,8 +38,9 @@ def settle_ties(
     if ours is None and theirs is None:
         return
     both_stored = head in stored and embedding in stored
-    if both_stored and not _same_bytes(base.folder, stored[embedding], stored[head]):
-        # transformers ties only equal ones: these two are apart already.
+    if both_stored and not same_values(base.folder, stored[embedding], base.folder, stored[head]):
+        # transformers ties only equal ones: these two are apart already, and the config says so now.
+        draft.config["tie_word_embeddings"] = False
         return
     alike = theirs is None and ours is not None and _only_rows(ours)
     if ours is not None and theirs is not None:
@@ -92,27 +92,11 @@ def _is_tied_pair(
         return False
     assert index is not None
     adapter = everyone[index]
-    if not adapter.config.get("ensure_weight_tying") and not _same_bytes(
-        adapter.folder, ours.source, theirs.source
+    if not adapter.config.get("ensure_weight_tying") and not same_values(
+        adapter.folder, ours.source, adapter.folder, theirs.source
     ):
         return False
     draft.same.append(SameValues(index, ours.source.name, theirs.source.name))
-    return True
-
-
-def _same_bytes(folder: Path, one: Tensor, other: Tensor) -> bool:
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    block = 1 << 20
-    with (folder / one.file).open("rb") as first, (folder / other.file).open("rb") as second:
-        first.seek(one.offset)
-        second.seek(other.offset)
-        left = one.nbytes
-        while left > 0:
-            size = min(block, left)
-            if first.read(size) != second.read(size):
-                return False
-            left -= size
     return True
 
 
