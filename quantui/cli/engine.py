@@ -239,8 +239,8 @@ class _Show:
         elif event["type"] == "progress" and event["unit"] == "bytes":
             text = (
                 f"{self.phase}: {format_bytes(event['done'])} of {format_bytes(event['total'])}, "
+                f"{sanitize(event['message'])}"
             )
-            f"{sanitize(event['message'])}"
             self.progress.update(self.task, description=text)
         elif event["type"] == "progress":
             self.progress.update(

@@ -87,6 +87,9 @@ def resumable_folder(
 
 _STOPS = {signal.SIGTERM, signal.SIGINT}
 
+stopping = threading.Event()
+"""Set once a signal has come: threads that write stop at once, so that the removal has less to do."""
+
 
 class _Ending:
     """What becomes of an unfinished folder: whoever holds the lock decides, and the first decision stays.
@@ -105,6 +108,7 @@ class _Ending:
 
         def wait() -> None:
             signal.sigwait(_STOPS)
+            stopping.set()
             # Never given back: nothing is decided after this, and the process ends here.
             self._lock.acquire()
             if not self._decided:

@@ -14,6 +14,7 @@ from collections.abc import Callable  # noqa: TC003 - a dataclass field
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import atomic_folder
 from quantui_wire import notice
 
 from streaming_merge.arithmetic import Arithmetic, ColumnFactors
@@ -128,7 +129,7 @@ class Writer:
     def _next(self) -> tuple[_File, int] | None:
         """The next block to fill, by file and offset; None: no more, or another thread failed."""
         with self._lock:
-            while self._error is None:
+            while self._error is None and not atomic_folder.stopping.is_set():
                 if self._file is not None and self._file.blocks:
                     return self._file, self._file.blocks.pop()
                 self._file = next(self._files, None)
