@@ -1,5 +1,7 @@
 """SIGTERM and SIGINT end a merge within a second, and nothing of it is left: no folder, no process, no file.
 
+To that second comes what the file system takes to remove files: a moment as a rule, and a second or more for a
+gigabyte where it tells the disk of every block at once (ext4 without a journal, mounted with ``discard``).
 QUANTUI_CANCEL_RUNS says how many times it is tried (6), QUANTUI_KILL_SEED when the signals come.
 """
 
@@ -51,6 +53,20 @@ def model(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return write_merge(tmp_path_factory.mktemp("large"), 11)
 
 
+@pytest.fixture(scope="module")
+def removing(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Seconds that this file system takes to remove as many bytes as a merge has written."""
+    folder = tmp_path_factory.mktemp("removing")
+    for number in range(6):
+        with (folder / str(number)).open("wb") as file:
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+            os.fsync(file.fileno())
+    began = time.monotonic()
+    shutil.rmtree(folder)
+    return time.monotonic() - began
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     (tmp_path / "place").mkdir()
@@ -70,14 +86,14 @@ def bench(worker: Worker, tmp_path: Path) -> Iterator[Bench]:
     assert bench.temporary_files() == []
 
 
-def stop(merging: Merging, number: signal.Signals) -> int:
+def stop(merging: Merging, number: signal.Signals, removing: float) -> int:
     """Send it; returns the exit code once everything is gone, in time."""
     asked = time.monotonic()
     merging.process.send_signal(number)
     merging.process.wait(timeout=30)
     took = time.monotonic() - asked
-    assert took < WITHIN_S
-    while (left := merging.processes()) and time.monotonic() - asked < WITHIN_S + 1:
+    assert took < WITHIN_S + 2 * removing
+    while (left := merging.processes()) and time.monotonic() - asked < took + WITHIN_S:
         time.sleep(0.01)
     assert left == []
     return merging.process.returncode
@@ -89,7 +105,7 @@ def stop(merging: Merging, number: signal.Signals) -> int:
     ids=lambda moment: f"seed {SEED}: {moment[0].name} {moment[2]} s into {moment[1]}",
 )
 def test_a_stopped_merge_leaves_nothing(
-    bench: Bench, job: dict[str, Any], place: Path, moment: Moment
+    bench: Bench, job: dict[str, Any], place: Path, moment: Moment, removing: float
 ) -> None:
     number, phase, delay = moment
     merging = bench.start(job)
@@ -99,7 +115,7 @@ def test_a_stopped_merge_leaves_nothing(
         merging.until((place / "out.partial/merge_journal.jsonl").exists)
     time.sleep(delay)
     if merging.process.poll() is None:
-        assert stop(merging, number) in (STOPPED, 0)
+        assert stop(merging, number, removing) in (STOPPED, 0)
     # Whole or absent: the signal may have come when all was done.
     assert [path.name for path in place.iterdir()] == (["out"] if (place / "out").exists() else [])
     if (place / "out").exists():
@@ -118,6 +134,7 @@ def test_a_signal_at_the_very_end_does_not_empty_what_gets_its_name(
     tmp_path: Path,
     when: str,
     number: signal.Signals,
+    removing: float,
 ) -> None:
     steps = tmp_path / "steps.json"
     assert bench.run(job, {"count": str(steps)}).result
@@ -140,14 +157,14 @@ def test_a_signal_at_the_very_end_does_not_empty_what_gets_its_name(
         assert merging.end().exit_code in (STOPPED, 0)
     else:
         merging.until((place / "out").exists)
-        assert stop(merging, number) == STOPPED
+        assert stop(merging, number, removing) == STOPPED
     assert digests(place / "out") == whole
     assert [path.name for path in place.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_what_an_earlier_run_left_goes_too(
-    bench: Bench, job: dict[str, Any], place: Path, number: signal.Signals
+    bench: Bench, job: dict[str, Any], place: Path, number: signal.Signals, removing: float
 ) -> None:
     partial = place / "out.partial"
     for stopped_by in (signal.SIGKILL, number):
@@ -155,7 +172,7 @@ def test_what_an_earlier_run_left_goes_too(
         there = len(journaled(partial))
         merging.until_phase("merge")
         merging.until(lambda there=there: len(journaled(partial)) > there)
-        stop(merging, stopped_by)
+        stop(merging, stopped_by, removing)
     assert list(place.iterdir()) == []
 
 
@@ -181,7 +198,12 @@ def child_of(merging: Merging, program: str) -> psutil.Process:
 
 @pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL])
 def test_the_process_that_describes_the_model_ends_with_the_worker(
-    bench: Bench, job: dict[str, Any], place: Path, tmp_path: Path, number: signal.Signals
+    bench: Bench,
+    job: dict[str, Any],
+    place: Path,
+    tmp_path: Path,
+    number: signal.Signals,
+    removing: float,
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(job["base"], base)
@@ -190,17 +212,17 @@ def test_the_process_that_describes_the_model_ends_with_the_worker(
     (base / "config.json").write_text(json.dumps(config))
     merging = bench.start({**job, "base": str(base)})
     child_of(merging, "describe_model.py")
-    assert stop(merging, number) != 0
+    assert stop(merging, number, removing) != 0
     assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL])
 def test_the_process_that_compares_answers_ends_with_the_worker(
-    bench: Bench, job: dict[str, Any], place: Path, number: signal.Signals
+    bench: Bench, job: dict[str, Any], place: Path, number: signal.Signals, removing: float
 ) -> None:
     merging = bench.start({**job, "verify": "logits", "prompts": ["Hello"]})
     child_of(merging, "compare_logits.py")
-    code = stop(merging, number)
+    code = stop(merging, number, removing)
     if number == signal.SIGKILL:
         assert len(journaled(place / "out.partial")) == 6
     else:
