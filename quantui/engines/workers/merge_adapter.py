@@ -22,8 +22,10 @@ import json
 import os
 import resource
 import shutil
+import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,10 +41,12 @@ from streaming_merge import (
     adapter_files,
     checkpoint,
     fitting,
+    gpu,
     journal,
     layout,
     placement,
     planning,
+    refusals,
 )
 
 if TYPE_CHECKING:
@@ -235,7 +239,15 @@ def carry_out(
         for name in ("torch", "transformers", "peft")
         if importlib.util.find_spec(name) is not None
     }
-    plan_id = journal.plan_hash(plan, base, adapters, versions)
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(journal.plan_hash, plan, base, adapters, versions)
+        # A second or two of one core, which the hash need not wait for. Before the folder is made: until
+        # then a signal simply ends the process.
+        import torch  # noqa: F401
+
+        plan_id = hashed.result()
+    if not job.get("fallback", True):
+        gpu.refuse_absent(job.get("device") or "cpu")
     refuse_too_full(plan, out, plan_id)
     try:
         with atomic_folder.resumable_folder(
@@ -246,13 +258,7 @@ def carry_out(
             merge = Merge(job, base, adapters, plan, folder, plan_id, versions)
             return merge.run(same)
     except BlockingIOError as error:
-        raise wire.WorkerError(
-            "merge.in-progress",
-            f"Another process is writing {out}.",
-            "Its unfinished folder is locked.",
-            "Wait for it, or stop it.",
-            exit_code=2,
-        ) from error
+        raise refusals.in_progress(out) from error
     except (FileExistsError, NotADirectoryError) as error:
         raise wire.WorkerError(
             "merge.exists",
@@ -324,4 +330,6 @@ def folder_bytes(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    # Until there is something to remove, an interrupt ends this as any other signal does.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     wire.run(main, at_once=True)

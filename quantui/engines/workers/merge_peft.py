@@ -29,6 +29,7 @@ import atomic_folder
 import child_worker
 import peft_merging  # noqa: F401
 import quantui_wire as wire
+from streaming_merge import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +49,12 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     out = Path(job["out"]).absolute()
     check_job(job, out)
-    with atomic_folder.whole_folder(out) as folder:
-        facts = merge(job, folder, out)
-        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    try:
+        with atomic_folder.whole_folder(out) as folder:
+            facts = merge(job, folder, out)
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    except BlockingIOError as error:
+        raise refusals.in_progress(out) from error
     return {
         "path": str(out),
         "bytes": size,

@@ -57,7 +57,8 @@ class Merge:
         try:
             norms = check_values(self.plan, same, sources)
             sources.open_base([shard.path.name for shard in self.base.shards])
-            writer = self._write(sources, journal)
+            checks = Proof(self.plan, self.folder, sources)
+            writer = self._write(sources, journal, checks)
             norms |= {
                 name: squares**0.5
                 for line in journal.finished.values()
@@ -66,7 +67,7 @@ class Merge:
             if not any(norms.values()):
                 raise no_effect(self.adapters[0].folder)
             tokenizer = self._add_side_files()
-            proof = self._prove(sources, writer.threads)
+            proof = self._prove(checks, writer.threads)
         finally:
             sources.close()
             journal.close()
@@ -91,7 +92,7 @@ class Merge:
         resumed = writer.progress.resumed_files
         return {**facts, "resumed_shards": resumed, "device": writer.device}
 
-    def _write(self, sources: Sources, journal: Journal) -> Writer:
+    def _write(self, sources: Sources, journal: Journal, checks: Proof) -> Writer:
         wire.phase("merge")
         fallback = bool(self.job.get("fallback", True))
         device = self.job.get("device") or "cpu"
@@ -99,6 +100,8 @@ class Merge:
             device = gpu.usable(device, self.plan, sources, fallback=fallback)
         threads = thread_count(self.job.get("workers"))
         writer = Writer(self.plan, self.folder, sources, journal, device, threads, fallback)
+        # Read again while the next is written: cores and disk would wait for each other otherwise.
+        writer.finished = checks.check_shard
         if writer.progress.resumed_files:
             wire.notice(
                 f"{writer.progress.resumed_files} of {len(self.plan.shards)} files were finished by an "
@@ -128,9 +131,8 @@ class Merge:
             self.base.folder, self.adapters[0].folder, self.folder, choice
         )
 
-    def _prove(self, sources: Sources, threads: int) -> dict[str, Any]:
+    def _prove(self, proof: Proof, threads: int) -> dict[str, Any]:
         wire.phase("verify")
-        proof = Proof(self.plan, self.folder, sources)
         untouched = sum(
             o.nbytes for shard in self.plan.shards for o in shard.outputs if o.untouched
         )

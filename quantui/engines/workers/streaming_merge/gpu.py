@@ -33,22 +33,37 @@ def usable(device: str, plan: Plan, sources: Sources, *, fallback: bool) -> str:
     Raises:
         WorkerError: ``merge.no-gpu``.
     """
-    saved = seconds_saved(plan, sources, len(os.sched_getaffinity(0)))
-    if fallback and saved < 0:
+    if fallback and seconds_saved(plan, sources, len(os.sched_getaffinity(0))) < 0:
+        wire.notice("The CPU merges: it is done before a GPU could begin.")
         return "cpu"
     problem = _problem(device)
     if problem is None:
         return device
     if not fallback:
-        raise wire.WorkerError(
-            "merge.no-gpu",
-            f"The merge cannot use {device}.",
-            problem,
-            "Merge on the CPU: it needs no more memory.",
-            exit_code=3,
-        )
+        raise no_gpu(device, problem)
     wire.notice(f"The CPU merges: {problem}", level="warning")
     return "cpu"
+
+
+def refuse_absent(device: str) -> None:
+    """Refuse a merge that must be on ``device`` and cannot, before anything of it is touched.
+
+    Raises:
+        WorkerError: ``merge.no-gpu``.
+    """
+    if device != "cpu" and (problem := _problem(device)) is not None:
+        raise no_gpu(device, problem)
+
+
+def no_gpu(device: str, problem: str) -> wire.WorkerError:
+    """The error of a merge that must be on ``device``."""
+    return wire.WorkerError(
+        "merge.no-gpu",
+        f"The merge cannot use {device}.",
+        problem,
+        "Merge on the CPU: it needs no more memory.",
+        exit_code=3,
+    )
 
 
 def seconds_saved(plan: Plan, sources: Sources, cores: int) -> float:

@@ -29,11 +29,11 @@ PRODUCER = "streaming_merge/1"
 def plan_hash(
     plan: Plan, base: Checkpoint, adapters: Sequence[AdapterFile], versions: object
 ) -> str:
-    """Hex SHA-256 of the plan and of what it reads: the base's files by size and time, the adapters whole.
+    """Hex BLAKE2b of the plan and of what it reads: the base's files by size and time, the adapters whole.
 
     A base of a hundred gigabytes is not read twice to be sure of it; its modification times tell.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.blake2b(digest_size=32)
     stats = [shard.path.stat() for shard in base.shards]
     inputs = {
         "producer": PRODUCER,
@@ -47,7 +47,7 @@ def plan_hash(
     digest.update(json.dumps(inputs, sort_keys=True).encode())
     for adapter in adapters:
         with adapter.shard.path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
@@ -28,30 +29,35 @@ def check_values(plan: Plan, same: Sequence[SameValues], sources: Sources) -> di
     Raises:
         WorkerError: ``merge.not-finite``, ``merge.no-effect``, ``merge.keys-unmatched``.
     """
-    _refuse_not_finite(sources)
-    for pair in same:
-        _check_same(pair, sources)
     factors = Factors(sources, "cpu")
-    norms = {}
+    norms: dict[str, float] = {}
+    finite: set[tuple[int, str]] = set()
     directed = False
     for shard in plan.shards:
         for output in shard.outputs:
             directed = directed or output.direction is not None
             if (norm := _norm(output, factors, sources)) is not None:
                 norms[output.name] = norm
+                # One value that is not finite makes the norm so.
+                finite |= output.uses if math.isfinite(norm) else set()
+    _refuse_not_finite(sources, finite)
+    for pair in same:
+        _check_same(pair, sources)
     if not directed and not any(norms.values()):
         raise no_effect(sources.adapters[0].folder)
     return norms
 
 
-def _refuse_not_finite(sources: Sources) -> None:
+def _refuse_not_finite(sources: Sources, known: set[tuple[int, str]]) -> None:
+    """Look at each value of the adapters but for the tensors of which it is ``known``."""
     import torch
 
     for index, adapter in enumerate(sources.adapters):
         broken = [
             name
             for name in adapter.tensors
-            if not bool(torch.isfinite(sources.adapter_tensor(index, name)).all())
+            if (index, name) not in known
+            and not bool(torch.isfinite(sources.adapter_tensor(index, name)).all())
         ]
         if broken:
             raise not_finite(adapter.folder, broken)

@@ -64,25 +64,32 @@ class Proof:
     plan: Plan
     folder: Path
     sources: Sources
-    _found: list[ShardProof] = field(default_factory=list)
+    _found: dict[str, ShardProof] = field(default_factory=dict)
 
     def check(self, threads: int, report: Callable[[int], None]) -> dict[str, Any]:
-        """Read everything again; gives the facts for merge_proof.json. ``report`` gets bytes checked.
+        """Read again what :meth:`check_shard` has not; gives the facts for merge_proof.json.
+
+        ``report`` gets the untouched bytes checked so far.
 
         Raises:
             WorkerError: ``merge.proof-failed``.
         """
         with ThreadPoolExecutor(max(1, threads)) as pool:
             try:
-                for found in pool.map(self._check_shard, self.plan.shards):
-                    self._found.append(found)
-                    report(sum(shard.untouched_bytes for shard in self._found))
+                left = [shard for shard in self.plan.shards if shard.file not in self._found]
+                for _ in pool.map(self.check_shard, left):
+                    report(sum(shard.untouched_bytes for shard in self._found.values()))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
         return self._facts()
 
-    def _check_shard(self, shard: OutputShard) -> ShardProof:
+    def check_shard(self, shard: OutputShard) -> None:
+        """Read one finished file again; from any thread.
+
+        Raises:
+            WorkerError: ``merge.proof-failed``.
+        """
         found = ShardProof()
         reader = _Reader(self.sources)
         fd = os.open(self.folder / shard.file, os.O_RDONLY)
@@ -97,7 +104,7 @@ class Proof:
                     _check_rows(output, fd, offset, reader, found)
         finally:
             os.close(fd)
-        return found
+        self._found[shard.file] = found
 
     def _facts(self) -> dict[str, Any]:
         replaced = [
@@ -106,17 +113,18 @@ class Proof:
             for output in shard.outputs
             if output.adapter is not None and not output.merged
         ]
-        values = sum(shard.values for shard in self._found)
+        shards = [self._found[shard.file] for shard in self.plan.shards]
+        values = sum(shard.values for shard in shards)
         return {
-            "sampled_rows": sum(shard.rows for shard in self._found),
-            "max_ulp": round(max(shard.max_ulp for shard in self._found), 4),
-            "correctly_rounded": sum(shard.nearest for shard in self._found) / (values or 1),
+            "sampled_rows": sum(shard.rows for shard in shards),
+            "max_ulp": round(max(shard.max_ulp for shard in shards), 4),
+            "correctly_rounded": sum(shard.nearest for shard in shards) / (values or 1),
             "sampled_values": values,
-            "sampled_values_changed": sum(shard.changed for shard in self._found),
+            "sampled_values_changed": sum(shard.changed for shard in shards),
             "all_finite": True,
-            "untouched_identical": sum(shard.untouched for shard in self._found),
-            "untouched_bytes": sum(shard.untouched_bytes for shard in self._found),
-            "converted": sorted(name for shard in self._found for name in shard.converted),
+            "untouched_identical": sum(shard.untouched for shard in shards),
+            "untouched_bytes": sum(shard.untouched_bytes for shard in shards),
+            "converted": sorted(name for shard in shards for name in shard.converted),
             "replaced": sorted(replaced),
         }
 

@@ -114,6 +114,17 @@ def proof_failed(why: str) -> WorkerError:
     )
 
 
+def in_progress(out: Path) -> WorkerError:
+    """Another process is at the same place."""
+    return WorkerError(
+        "merge.in-progress",
+        f"Another process is writing {out}.",
+        "Its unfinished folder is locked.",
+        "Wait for it, or stop it.",
+        exit_code=2,
+    )
+
+
 def conflict(what: str, why: str) -> WorkerError:
     """Several adapters that cannot be merged in one pass."""
     return WorkerError(
