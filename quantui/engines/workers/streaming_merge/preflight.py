@@ -50,14 +50,12 @@ def check_values(plan: Plan, same: Sequence[SameValues], sources: Sources) -> di
 
 def _refuse_not_finite(sources: Sources, known: set[tuple[int, str]]) -> None:
     """Look at each value of the adapters but for the tensors of which it is ``known``."""
-    import torch
-
     for index, adapter in enumerate(sources.adapters):
         broken = [
             name
             for name in adapter.tensors
             if (index, name) not in known
-            and not bool(torch.isfinite(sources.adapter_tensor(index, name)).all())
+            and not all(bool(b.isfinite().all()) for b in sources.adapter_blocks(index, name))
         ]
         if broken:
             raise not_finite(adapter.folder, broken)
@@ -66,9 +64,17 @@ def _refuse_not_finite(sources: Sources, known: set[tuple[int, str]]) -> None:
 def _check_same(pair: SameValues, sources: Sources) -> None:
     import torch
 
-    one = sources.adapter_tensor(pair.adapter, pair.one)
-    other = sources.adapter_tensor(pair.adapter, pair.other)
-    if not torch.equal(one, other.T if pair.transposed else other):
+    if pair.transposed:
+        one = sources.adapter_tensor(pair.adapter, pair.one)
+        same = torch.equal(one, sources.adapter_tensor(pair.adapter, pair.other).T)
+    else:
+        # Whole embeddings, which may be larger than anything else that is held in memory.
+        shapes = sources.adapters[pair.adapter].tensors
+        blocks = (sources.adapter_blocks(pair.adapter, name) for name in (pair.one, pair.other))
+        same = shapes[pair.one].shape == shapes[pair.other].shape and all(
+            torch.equal(one, other) for one, other in zip(*blocks, strict=True)
+        )
+    if not same:
         folder = sources.adapters[pair.adapter].folder
         raise keys_unmatched(folder, [f"{pair.other} (differs from {pair.one})"], [])
 
@@ -81,8 +87,11 @@ def _norm(output: Output, factors: Factors, sources: Sources) -> float | None:
     if not output.merged:
         if output.adapter is None:
             return None
-        whole = sources.adapter_tensor(output.adapter, output.source.name)
-        return float(torch.linalg.vector_norm(whole, dtype=torch.float64))
+        squares = (
+            float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2
+            for block in sources.adapter_blocks(output.adapter, output.source.name)
+        )
+        return float(sum(squares) ** 0.5)
     total = sum(_gram(group, factors) for group in _overlapping(output.products))
     for addition in output.additions:
         vector = sources.adapter_tensor(addition.adapter, addition.tensor)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from streaming_merge.checkpoint import ITEM_BYTES
 from streaming_merge.direct_file import read_into
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from streaming_merge.adapter_files import AdapterFile
     from streaming_merge.checkpoint import Tensor
     from streaming_merge.operations import Factor, Output
+
+
+_BLOCK_ELEMENTS = 1 << 20
 
 
 def torch_dtype(name: str) -> Any:  # noqa: ANN401
@@ -69,6 +74,16 @@ class Sources:
         """A tensor of an adapter, in float32 and in its shape."""
         tensor = self._tensors[adapter][name]
         return read_tensor(self._adapter[adapter], tensor).float().reshape(tensor.shape)
+
+    def adapter_blocks(self, adapter: int, name: str) -> Iterator[torch.Tensor]:
+        """The values of an adapter's tensor, flat, in float32, a few megabytes at a time."""
+        tensor = self._tensors[adapter][name]
+        item, count = ITEM_BYTES[tensor.dtype], tensor.rows * tensor.columns
+        for start in range(0, count, _BLOCK_ELEMENTS):
+            size = min(_BLOCK_ELEMENTS, count - start)
+            place = tensor.offset + start * item
+            part = replace(tensor, shape=(size,), offset=place)
+            yield read_tensor(self._adapter[adapter], part).float()
 
     def close(self) -> None:
         """Close all."""
