@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -437,6 +438,16 @@ def test_a_disk_that_fills_up_during_the_merge(
 # Interrupted before anything runs ----------------------------------------------------------------
 
 
+@contextmanager
+def when_a_terminal_closes(action: signal.Handlers) -> Iterator[None]:
+    """What is started meanwhile has ``action`` for SIGHUP, whatever the tests were started under."""
+    before = signal.signal(signal.SIGHUP, action)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_hashing_a_large_model_can_be_stopped(bench: Bench, number: signal.Signals) -> None:
     header = safetensors_bytes({"lm_head.weight": ("BF16", (1 << 18, 1 << 16), b"")})
@@ -449,7 +460,8 @@ def test_hashing_a_large_model_can_be_stopped(bench: Bench, number: signal.Signa
     sections = bench.sections()
     del sections["adapter"]
     profile = write_profile(bench.folder / "prod.toml", sections)
-    running = bench.home.start("--profile", profile)
+    with when_a_terminal_closes(signal.SIG_DFL):
+        running = bench.home.start("--profile", profile)
     running.wait_for_words("reading model.safetensors, 32.00 GiB", 30)
     asked = time.monotonic()
     ended = running.stop(number)
@@ -467,7 +479,8 @@ def test_waiting_for_a_hub_that_never_answers_can_be_stopped(
         environment = hub_environment(None, bench)
         environment["HF_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
         profile = bench.profile(model={"id": "owner/model"})
-        running = bench.home.start("--profile", profile, **environment)
+        with when_a_terminal_closes(signal.SIG_DFL):
+            running = bench.home.start("--profile", profile, **environment)
         connection, _ = silent.accept()
         with connection:
             time.sleep(0.2)
@@ -484,11 +497,8 @@ def test_under_nohup_a_closed_terminal_stops_nothing(bench: Bench) -> None:
         environment = hub_environment(None, bench)
         environment["HF_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
         profile = bench.profile(model={"id": "owner/model"})
-        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        try:
+        with when_a_terminal_closes(signal.SIG_IGN):
             running = bench.home.start("--profile", profile, **environment)
-        finally:
-            signal.signal(signal.SIGHUP, before)
         connection, _ = silent.accept()
         with connection:
             running.process.send_signal(signal.SIGHUP)
