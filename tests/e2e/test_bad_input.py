@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +21,16 @@ from fixtures import hub_server
 from fixtures.bench import Bench, Sections, make_bench, one_clear_error
 from fixtures.checkpoint_folders import adapter_files, model_files, safetensors_bytes, write
 from fixtures.hollow_engine import make_hollow_engine
-from fixtures.quantui_command import COMMAND, Home, Running, write_profile
+from fixtures.quantui_command import (
+    COMMAND,
+    Home,
+    Running,
+    when_a_terminal_closes,
+    write_profile,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from fixtures.worker_runs import Worker
 
@@ -436,16 +441,6 @@ def test_a_disk_that_fills_up_during_the_merge(
 
 
 # Interrupted before anything runs ----------------------------------------------------------------
-
-
-@contextmanager
-def when_a_terminal_closes(action: signal.Handlers) -> Iterator[None]:
-    """What is started meanwhile has ``action`` for SIGHUP, whatever the tests were started under."""
-    before = signal.signal(signal.SIGHUP, action)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 from fixtures import hub_server
 from fixtures.large_merge import write_merge
-from fixtures.quantui_command import Ended, Home, Running, write_profile
+from fixtures.quantui_command import (
+    Ended,
+    Home,
+    Running,
+    when_a_terminal_closes,
+    write_profile,
+)
 
 import quantui
 from quantui.runtime.artifacts import read_artifact
@@ -296,7 +302,8 @@ def test_killed_it_can_be_discarded_instead(merging: Merging, large: list[str]) 
 def test_stopped_it_leaves_nothing(
     merging: Merging, large: list[str], number: signal.Signals
 ) -> None:
-    running = merging.start(*large, "--json")
+    with when_a_terminal_closes(signal.SIG_DFL):
+        running = merging.start(*large, "--json")
     running.wait_for(lambda event: event["type"] == "step.progress", 120)
     ended = running.stop(number)
     assert ended.exit_code == 130
