@@ -30,7 +30,7 @@ from fixtures.quantui_command import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fixtures.worker_runs import Worker
 
