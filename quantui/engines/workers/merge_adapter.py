@@ -15,6 +15,8 @@ same job goes on from the files that were finished.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import importlib.metadata
 import importlib.util
@@ -70,6 +72,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     out = Path(job["out"]).absolute()
     check_job(job, out)
+    keep_one_heap()
     wire.phase("plan")
     folders = adapters_of(job)
     configs = [rules.read_config(folder) for folder, _ in folders]
@@ -110,6 +113,19 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
         "seconds": round(time.monotonic() - began, 1),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def keep_one_heap() -> None:
+    """Let all threads share one heap of the C library: what one frees, another can use.
+
+    Otherwise each keeps its own (glibc, ``M_ARENA_MAX``); another C library is left as it is.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+_M_ARENA_MAX = -8
+"""glibc, malloc.h."""
 
 
 def check_job(job: dict[str, Any], out: Path) -> None:

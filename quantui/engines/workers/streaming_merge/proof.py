@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SAMPLED_ROWS = 8
 """Rows of each merged tensor that are computed again."""
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 
 
 @dataclass
@@ -65,6 +66,8 @@ class Proof:
     folder: Path
     sources: Sources
     _found: dict[str, ShardProof] = field(default_factory=dict)
+    _computing: threading.Lock = field(default_factory=threading.Lock)
+    """Held while rows are computed: a dozen float64 copies of them are enough once."""
 
     def check(self, threads: int, report: Callable[[int], None]) -> dict[str, Any]:
         """Read again what :meth:`check_shard` has not; gives the facts for merge_proof.json.
@@ -101,7 +104,8 @@ class Proof:
                 if output.untouched:
                     self._compare_bytes(output, fd, offset, found)
                 else:
-                    _check_rows(output, fd, offset, reader, found)
+                    with self._computing:
+                        _check_rows(output, fd, offset, reader, found)
         finally:
             os.close(fd)
         self._found[shard.file] = found
