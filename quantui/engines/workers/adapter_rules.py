@@ -17,7 +17,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 PROMPT_TYPES = {
     "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING",
@@ -137,14 +137,16 @@ def route(config: dict[str, Any], folder: Path) -> Route:
     """
     kind = config["peft_type"]
     if kind in PROMPT_TYPES:
-        _refuse(folder, f"peft_type {kind}", "It adds inputs instead of changing weights.")
+        raise not_mergeable(
+            folder, f"peft_type {kind}", "It adds inputs instead of changing weights."
+        )
     if kind in ROUTED_TYPES:
-        _refuse(folder, f"peft_type {kind}", "It mixes its parts anew for each input.")
+        raise not_mergeable(folder, f"peft_type {kind}", "It mixes its parts anew for each input.")
     if kind != "LORA":
         return Route(f"{kind} is not LoRA")
     for name, reason in UNMERGEABLE.items():
         if _switched_on(config, name):
-            _refuse(folder, name, f"{reason[0].upper()}{reason[1:]}.")
+            raise not_mergeable(folder, name, f"{reason[0].upper()}{reason[1:]}.")
     _refuse_malformed(config, folder / "adapter_config.json")
     reasons = [_initialization(config, folder), _foreign_fields(config)]
     reasons += [text for name, text in THROUGH_PEFT.items() if _switched_on(config, name)]
@@ -326,10 +328,11 @@ def damaged(path: Path, cause: object) -> Exception:
     )
 
 
-def _refuse(folder: Path, what: str, why: str) -> NoReturn:
+def not_mergeable(folder: Path, what: str, why: str) -> Exception:
+    """The error of an adapter of which no weight of the base can express ``what``."""
     from quantui_wire import WorkerError
 
-    raise WorkerError(
+    return WorkerError(
         "merge.not-mergeable",
         f"The adapter in {folder} cannot be merged: {what}.",
         why,

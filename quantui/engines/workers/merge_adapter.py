@@ -29,7 +29,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import adapter_rules as rules
 import atomic_folder
@@ -161,7 +161,9 @@ def adapters_of(job: dict[str, Any]) -> list[tuple[Path, float]]:
     return [(Path(entry["path"]), float(entry.get("weight", 1.0))) for entry in job["adapters"]]
 
 
-def hand_to_peft(job: dict[str, Any], folders: Sequence[tuple[Path, float]], reason: str) -> None:
+def hand_to_peft(
+    job: dict[str, Any], folders: Sequence[tuple[Path, float]], reason: str
+) -> NoReturn:
     """Become ``merge_peft.py`` with the same job: this process has loaded nothing large yet.
 
     Raises:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adapter_rules import damaged
 from quantui_wire import WorkerError
 
 from streaming_merge.checkpoint import MERGEABLE, Shard, Tensor, read_shard
@@ -84,13 +85,7 @@ def read_adapter(folder: Path, config: Mapping[str, Any], weight: float) -> Adap
     try:
         shard = read_shard(path)
     except WorkerError as error:
-        raise WorkerError(
-            "adapter.damaged",
-            f"{path} cannot be read.",
-            str(error.event["why"]),
-            "The file is cut off or is not what its name says: download or save it again.",
-            exit_code=2,
-        ) from error
+        raise damaged(path, error.event["why"]) from error
     return AdapterFile(folder, config, weight, shard)
 
 

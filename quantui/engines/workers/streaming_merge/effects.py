@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import adapter_rules as rules
 
 from streaming_merge.operations import Addition, Direction, Factor, Product, Rows
-from streaming_merge.refusals import conflict, merged_not_finite, not_mergeable
+from streaming_merge.refusals import conflict, merged_not_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -287,6 +287,6 @@ def combine(into: Effect, more: Effect, name: str, adapters: tuple[AdapterFile, 
     if into.rows is not None and into.products:
         assert into.rows is not None
         folder = adapters[into.rows.adapter].folder
-        raise not_mergeable(
+        raise rules.not_mergeable(
             folder, f"{name} has both LoRA and trained tokens", "PEFT has no such layer."
         )

@@ -13,7 +13,6 @@ from streaming_merge.placement import UnmappedError
 from streaming_merge.refusals import (
     keys_unmatched,
     no_key_matched,
-    not_mergeable,
     shape_mismatch,
 )
 
@@ -91,13 +90,13 @@ def _check_module(
         if "magnitude" in found:
             extra.append(found["magnitude"])
         else:
-            raise not_mergeable(
+            raise rules.not_mergeable(
                 adapter.folder,
                 f"it is DoRA and {module} has no magnitude",
                 "Without the magnitude vector the weights it was trained to are unknown.",
             )
     if "B.bias" in found and places.shape(f"{placed}.bias") is None:
-        raise not_mergeable(
+        raise rules.not_mergeable(
             adapter.folder,
             f"it adds a bias to {module}",
             "The base's layer has none, so that there is nothing to add it to.",

@@ -56,17 +56,6 @@ def shape_mismatch(folder: Path, lines: Sequence[str]) -> WorkerError:
     )
 
 
-def not_mergeable(folder: Path, what: str, why: str) -> WorkerError:
-    """``what`` of the adapter no weight of this base can express."""
-    return WorkerError(
-        "merge.not-mergeable",
-        f"The adapter in {folder} cannot be merged: {what}.",
-        why,
-        "Serve it beside its base instead of merging, where the server supports its kind.",
-        exit_code=2,
-    )
-
-
 def not_finite(folder: Path, tensors: Sequence[str]) -> WorkerError:
     """An adapter whose ``tensors`` are broken."""
     return WorkerError(
