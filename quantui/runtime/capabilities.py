@@ -53,10 +53,10 @@ def engine_capabilities(
     itself reports.
     """
     key = cache_key(engine)
-    kept = cache_dir() / "capabilities" / f"{key}.json"
-    if not refresh:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return Capabilities.from_dict(json.loads(kept.read_text(encoding="utf-8")))
+    kept = _place(key)
+    known = None if refresh else _kept(key)
+    if known is not None:
+        return known
     capabilities = Capabilities.from_dict(_ask(engine, key, cancel, on_event, timeout))
     # The cache only saves time: that it cannot be written stops nobody.
     with contextlib.suppress(OSError):
@@ -65,6 +65,13 @@ def engine_capabilities(
         partial.write_text(json.dumps(capabilities.to_dict()), encoding="utf-8")
         partial.replace(kept)
     return capabilities
+
+
+def kept_capabilities(engine: Engine) -> Capabilities | None:
+    """What ``engine`` answered before, if it is still the same; nothing is started but a look at it (0.1 s)."""
+    with contextlib.suppress(QuantuiError):
+        return _kept(cache_key(engine))
+    return None
 
 
 def cache_key(engine: Engine) -> str:
@@ -90,6 +97,16 @@ def cache_key(engine: Engine) -> str:
         *(f"{name}={os.environ.get(name)}" for name in _ENVIRONMENT),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _place(key: str) -> Path:
+    return cache_dir() / "capabilities" / f"{key}.json"
+
+
+def _kept(key: str) -> Capabilities | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return Capabilities.from_dict(json.loads(_place(key).read_text(encoding="utf-8")))
+    return None
 
 
 def _worker() -> Any:  # noqa: ANN401 - a Traversable, whose as_file form is a path

@@ -1,0 +1,103 @@
+"""Quantities as people type them: tokens, counts, fractions, GPU indices, versions. Pure.
+
+Each function takes the option's name, so that the error names it, and raises QuantuiError
+``arguments.bad-value``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from quantui.domain.errors import QuantuiError
+
+MOST_TOKENS = 1024**3
+"""A thousand times the longest context of any published model."""
+MOST_USERS = 1_000_000
+MOST_RANKS = 4096
+
+_WHOLE = re.compile(r"\d{1,15}(?:_\d{3})*", re.ASCII)
+_SUFFIXED = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([kKmM])", re.ASCII)
+_FACTORS = {"k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
+_VERSION = re.compile(
+    r"v?(\d{1,4}\.\d{1,4}(?:\.\d{1,6})?)((?:rc|a|b|\.?post|\.?dev)\d+)?", re.ASCII
+)
+
+
+def tokens(option: str, text: str) -> int:
+    """``8192``, ``8k`` (8000), ``8K`` (8192), ``1m``, ``1M``: the suffixes of vLLM's --max-model-len.
+
+    (vllm/utils/argparse_utils.py, human_readable_int, 0.32: small letters count in thousands.)
+    """
+    text = text.strip()
+    suffixed = _SUFFIXED.fullmatch(text)
+    if suffixed:
+        value = float(suffixed[1]) * _FACTORS[suffixed[2]]
+        if value == int(value) and 1 <= value <= MOST_TOKENS:
+            return int(value)
+    elif _WHOLE.fullmatch(text) and 1 <= int(text) <= MOST_TOKENS:
+        return int(text)
+    raise bad_value(
+        option,
+        text,
+        f"It takes a number of tokens, from 1 to {MOST_TOKENS}.",
+        f"For example {option} 8192, {option} 32k (32000) or {option} 32K (32768).",
+    )
+
+
+def count(option: str, text: str, what: str, *, most: int = MOST_USERS, least: int = 1) -> int:
+    """A whole number of ``what``."""
+    text = text.strip()
+    if _WHOLE.fullmatch(text) and least <= int(text) <= most:
+        return int(text)
+    raise bad_value(
+        option,
+        text,
+        f"It takes a whole number of {what}, from {least} to {most}.",
+        f"For example {option} {max(least, 4)}.",
+    )
+
+
+def fraction(option: str, text: str) -> float:
+    """A part of a GPU's memory, above 0 and at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if 0 < value <= 1:
+        return value
+    raise bad_value(
+        option,
+        text,
+        "It takes the part of the GPU's memory that vLLM may use, above 0 and at most 1.",
+        f"For example {option} 0.9.",
+    )
+
+
+def gpu_indices(option: str, text: str) -> tuple[int, ...]:
+    """``0,1`` as ``(0, 1)``: in this order, none twice."""
+    parts = [part.strip() for part in text.split(",")]
+    if all(re.fullmatch(r"\d{1,4}", part, re.ASCII) for part in parts):
+        indices = tuple(map(int, parts))
+        if len(set(indices)) == len(indices):
+            return indices
+        raise bad_value(option, text, "It names a GPU twice.", f"For example {option} 0,1.")
+    raise bad_value(
+        option,
+        text,
+        "It takes GPUs by the numbers that `quantui doctor` shows, with commas between them.",
+        f"For example {option} 0,1.",
+    )
+
+
+def version(option: str, text: str) -> str:
+    """A version of vLLM, ``0.32`` or ``0.32.0``; a leading v is dropped."""
+    match = _VERSION.fullmatch(text.strip())
+    if match:
+        return match[1] + (match[2] or "")
+    raise bad_value(option, text, "It takes a version of vLLM.", f"For example {option} 0.32.0.")
+
+
+def bad_value(option: str, text: str, why: str, fix: str) -> QuantuiError:
+    """The error for an option's value."""
+    return QuantuiError("arguments.bad-value", f"{option} does not take {text[:60]!r}.", why, fix)
