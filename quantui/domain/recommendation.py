@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from quantui.domain.weight_groups import WeightGroup
 
 Way = Literal["as it is", "in flight", "variant", "make"]
-"""How a format is had: the checkpoint as given, quantized while vLLM loads, somebody's checkpoint, or one to be made."""
+"""How a format is had: the checkpoint as given, quantized while loading, somebody's checkpoint, or one to be made."""
 AdapterMode = Literal["merge", "lora"]
 """Folded into the 16-bit base before serving, or kept beside it at run time (vLLM's --enable-lora)."""
 
