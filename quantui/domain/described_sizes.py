@@ -62,7 +62,8 @@ def check_sizes(report: HardwareReport) -> None:
 def with_free_memory(report: HardwareReport) -> HardwareReport:
     """``report`` with memory that is not said to be in use taken as free, and a note that says so.
 
-    Without it a description of its least form, or a data sheet's, would leave every answer unknown.
+    Without it a description of its least form, or a data sheet's, would leave every answer unknown. A GPU
+    that shares the host's RAM has that size.
     """
     host = report.host
     notes: list[Problem] = []
@@ -71,10 +72,17 @@ def with_free_memory(report: HardwareReport) -> HardwareReport:
         notes.append(_assumed("RAM", "ram_available_bytes of the host"))
     return replace(
         report,
-        gpus=tuple(map(_all_free, report.gpus)),
+        gpus=tuple(_all_free(_sharing(gpu, host)) for gpu in report.gpus),
         host=host,
         problems=(*report.problems, *notes),
     )
+
+
+def _sharing(gpu: Gpu, host: Host) -> Gpu:
+    if not gpu.unified_memory or gpu.total_bytes is not None:
+        return gpu
+    total, free = host.ram_total_bytes, host.ram_available_bytes
+    return replace(gpu, total_bytes=total, free_bytes=gpu.free_bytes or free)
 
 
 def _all_free(gpu: Gpu) -> Gpu:

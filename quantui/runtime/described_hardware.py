@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantui.domain.described_sizes import check_sizes, with_free_memory
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.gpu_models import fill_in
 from quantui.domain.hardware import HardwareReport
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def described_hardware(file: str) -> HardwareReport:
     """The machine that ``file`` describes; ``-`` reads standard input.
 
     The file holds what ``quantui doctor --json`` prints, or the least form in the head of
-    :mod:`quantui.domain.hardware`. Memory that is not said to be in use counts as free, which a note among
-    the problems tells. Without GPUs it is a machine that serves on its CPU. The report is ``simulated``,
-    whatever the file says: it is not looked at here. Raises QuantuiError ``hardware.*``.
+    :mod:`quantui.domain.hardware`. What it leaves out and the cards' names tell is filled in, and memory
+    that is not said to be in use counts as free: notes among the problems tell both. Without GPUs it is a
+    machine that serves on its CPU. The report is ``simulated``, whatever the file says: it is not looked
+    at here. Raises QuantuiError ``hardware.*``.
     """
     document = _parsed(_content(file), _named(file))
     try:
@@ -43,6 +45,8 @@ def described_hardware(file: str) -> HardwareReport:
                 "An empty list of GPUs describes a machine that serves on its CPU, from its RAM.",
                 'Give "gpus", or "ram_bytes", or both.',
             )
+        check_sizes(report)
+        report = fill_in(report)
         check_sizes(report)
     except QuantuiError as error:
         error.detail = (f"The description is {_named(file)}.", *error.detail)

@@ -107,6 +107,29 @@ def test_memory_that_is_not_said_to_be_in_use_is_free_and_a_note_says_so(load):
     }
 
 
+def test_a_card_known_by_its_name_needs_no_sizes(load):
+    (gpu,) = load({"gpus": [{"name": "Tesla T4"}]}).gpus
+    assert gpu.compute_capability == (7, 5)
+    assert 14 * GIB < gpu.total_bytes <= 16 * GIB
+    assert gpu.free_bytes == gpu.total_bytes
+    assert any("T4" in note.what for note in gpu.problems)
+
+
+def test_more_free_than_the_card_of_that_name_has_is_refused(load):
+    document = {"gpus": [{"name": "Tesla T4", "free_bytes": 40 * GIB}]}
+    assert refused(load, document).code == "hardware.free-above-total"
+
+
+def test_a_gpu_that_shares_the_hosts_ram_has_its_size(load):
+    (gpu,) = load({"gpus": [{"unified_memory": True}], "ram_bytes": 120 * GIB}).gpus
+    assert (gpu.total_bytes, gpu.free_bytes) == (120 * GIB, 120 * GIB)
+
+
+def test_an_unknown_card_stays_unknown(load):
+    (gpu,) = load({"gpus": [{"name": "Voodoo 2"}]}).gpus
+    assert (gpu.total_bytes, gpu.compute_capability) == (None, None)
+
+
 def test_what_is_used_and_reserved_is_not_taken_as_free(load):
     card = {"name": "NVIDIA L4", "total_bytes": 23 * GIB, "used_bytes": 3 * GIB,
             "reserved_bytes": GIB, "compute_capability": "8.9"}  # fmt: skip
