@@ -63,7 +63,7 @@ def open_repository(
         files = FolderFiles(
             found, ref=ref, source="hub-cache", revision=found.name, progress=progress
         )
-        lacks = _lacking(files, adapter=adapter)
+        lacks = lacking(files, adapter=adapter)
     doubtful = not adapter and files is not None and not has_tokenizer(files.sizes)
     if files is not None and not lacks and (not doubtful or is_offline(offline)):
         return files
@@ -180,7 +180,7 @@ def call(ref: str, revision: str | None, function: Callable[[], _T]) -> _T:
         return function()
 
 
-def _lacking(files: FolderFiles, *, adapter: bool) -> tuple[str, ...]:
+def lacking(files: FolderFiles, *, adapter: bool) -> tuple[str, ...]:
     """What a snapshot still needs: by the repository's listing if it is kept, else by its index."""
     choose = choose_adapter_weights if adapter else choose_model_weights
     listing = _listing(files.ref, files.revision)
