@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui.cli.output import print_json, print_rows
+from quantui.cli.variant_rows import variant_rows, variants_json
 from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from quantui.domain.models import TensorInfo
+    from quantui.runtime.variants import VariantSearch
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,18 +28,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pickle", action="store_true", help="accept pickled weights (they are not loaded)"
     )
+    parser.add_argument(
+        "--variants",
+        action="store_true",
+        help="search the Hub and this machine for quantized copies",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the model or adapter; returns the exit code."""
     spec = _resolve(args)
+    found = _variants(spec, offline=True if args.offline else None) if args.variants else None
     if args.json:
-        print_json({**to_json(spec), "merge_proof": _proof(spec) or None})
+        more = variants_json(found) if found else {}
+        print_json({**to_json(spec), "merge_proof": _proof(spec) or None, **more})
         return 0
     rows = _model_rows(spec) if isinstance(spec, ModelSpec) else _adapter_rows(spec)
-    print_rows(rows)
+    print_rows([*rows, *(variant_rows(found) if found else ())])
     return 0
+
+
+def _variants(spec: ModelSpec | AdapterSpec, *, offline: bool | None) -> VariantSearch:
+    from quantui.runtime.variants import VariantSearch, search_variants
+
+    if isinstance(spec, AdapterSpec):
+        return VariantSearch((), ("An adapter has none: ask of its base model.",))
+    return search_variants(spec, offline=offline)
 
 
 def to_json(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:

@@ -194,6 +194,27 @@ def test_names_that_no_repository_can_have_are_dropped(hub, search):
     assert refs(search()) == []
 
 
+# As `quantui inspect --variants` shows them
+
+
+def test_inspect_shows_them_when_asked(hub, tmp_path):
+    hub.repositories["someone/any-name"] = copy(downloads=1234, gated="auto")
+    environment = {**hub_server.environment(hub, tmp_path), "COLUMNS": "80"}
+
+    def inspect(*options):
+        command = [sys.executable, "-m", "quantui", "inspect", BASE, *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    line = next(line for line in inspect("--variants").splitlines() if line.startswith("copies"))
+    assert "someone/any-name: AWQ 4 bit, group 128" in line
+    assert "1,234 downloads; gated" in line
+    (found,) = json.loads(inspect("--variants", "--json"))["variants"]
+    assert (found["method"], found["downloads"]) == ("awq", 1234)
+    assert "variants" not in json.loads(inspect("--json"))
+
+
 # When the Hub cannot or may not be asked
 
 
