@@ -1,0 +1,232 @@
+"""What earlier loads on this machine teach the next estimate: residuals, and how fast they answered. Pure.
+
+The *rest* of a load is all that is neither weights nor KV cache: the context, workspaces, the transient peak,
+CUDA graphs; on the CPU vLLM's own processes. Its residual is measured minus predicted. On a GPU vLLM gives what is
+left of its budget to the KV cache, so the rest is budget - weights - KV cache, each by vLLM's own log; where the cache
+was given a size, and on the CPU, it is what the processes held at their peak minus weights and cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Literal
+
+from quantui.domain.formatting import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from quantui.domain.hardware import Gpu, HardwareReport
+
+GIB = 1024**3
+LAST_RUNS = 7
+"""Residuals of this many runs make the median: enough to outvote odd ones, few enough to follow a change."""
+MOST_OF_A_CARD = 0.25
+"""A correction beyond this part of the device says that something else went wrong in that run: it is cut."""
+
+Outcome = Literal["ok", "out-of-memory"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A correction to be added to what an estimate says for the rest, bytes on one GPU (or of RAM).
+
+    ``runs`` is how many loads it is the median of; ``weight_residual_bytes`` is the same for the weights, and
+    known of earlier loads of the very model alone; ``spread_bytes`` how far apart the runs were.
+    """
+
+    residual_bytes: int
+    runs: int
+    source: str
+    weight_residual_bytes: int = 0
+    spread_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """What identifies a load: ``machine`` by :func:`machine_key`, ``model`` by its fingerprint."""
+
+    machine: str
+    engine: str
+    vllm_version: str
+    method: str
+    model: str
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Bytes on one GPU (or of RAM) and tokens, predicted or measured; None where nothing tells.
+
+    ``rest`` of a prediction is the estimate's own, without the correction it was given. ``peak`` is what was in
+    use at most, other processes left out.
+    """
+
+    weights: int | None = None
+    kv_cache: int | None = None
+    rest: int | None = None
+    kv_tokens: int | None = None
+    peak: int | None = None
+    graphs: int | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One load: what had been predicted, what was measured, and how fast the check was answered.
+
+    ``at`` in seconds since the epoch. ``kv_cache_given``: the cache had a size of its own. ``device_bytes`` is the
+    whole of one GPU, or the RAM. ``tokens_per_s`` is one user's while decoding.
+    """
+
+    at: float
+    load: Load
+    outcome: Outcome
+    predicted: Figures
+    measured: Figures
+    on_cpu: bool
+    kv_cache_given: bool
+    device_bytes: int | None = None
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    model_ref: str = ""
+    load_seconds: float | None = None
+    tokens_per_s: float | None = None
+    first_token_s: float | None = None
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """The speed that one user's request had here. ``context`` is the longest the server allowed, tokens."""
+
+    method: str
+    model: str
+    model_ref: str
+    vllm_version: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    tokens_per_s: float
+    first_token_s: float | None
+    context: int | None
+    at: float
+    users: int = 1
+    source: str = "measured here, one streamed request"
+
+
+def machine_key(report: HardwareReport, gpus: Sequence[Gpu] = ()) -> str:
+    """What a residual holds for: the GPUs used and their driver; without any, the CPU and its RAM in GiB."""
+    if gpus:
+        return replace(report, gpus=tuple(gpus)).fingerprint()
+    host = report.host
+    ram = "?" if host.ram_total_bytes is None else f"{host.ram_total_bytes / GIB:.0f} GiB"
+    return f"CPU {host.cpu_name or '?'}, {host.usable_cores or '?'} cores, {ram}"
+
+
+def rest_residual(seen: Observation) -> int | None:
+    """Measured minus predicted rest, bytes; None when a figure that is needed was not logged.
+
+    A load that ran out of memory needed at least what would have left the KV cache nothing.
+    """
+    was, now = seen.predicted, seen.measured
+    if was.rest is None or was.weights is None or was.kv_cache is None:
+        return None
+    weights = was.weights if now.weights is None else now.weights
+    if seen.outcome != "ok" and now.kv_cache is None and not seen.on_cpu:
+        return max(0, was.kv_cache)
+    if seen.kv_cache_given or seen.on_cpu:
+        if now.peak is None or seen.outcome != "ok":
+            return None
+        cache = was.kv_cache if now.kv_cache is None else now.kv_cache
+        return now.peak - weights - cache - was.rest
+    if now.kv_cache is None:
+        return None
+    budget = was.weights + was.kv_cache + was.rest
+    return budget - weights - now.kv_cache - was.rest
+
+
+def weight_residual(seen: Observation) -> int | None:
+    """Measured minus predicted weights, bytes; None when vLLM did not tell."""
+    was, now = seen.predicted.weights, seen.measured.weights
+    return None if was is None or now is None else now - was
+
+
+def calibration_for(load: Load, observations: Iterable[Observation]) -> Calibration | None:
+    """The correction for a load of this machine, engine and vLLM version; None before any taught one.
+
+    Earlier loads of the same model in the same way come first: only where there are none do others count. A
+    correction is the median of the last :data:`LAST_RUNS`. What says that less is needed counts for n / (n + 1) of
+    itself in n runs, and so does what other models say: one odd run cannot hide that something does not fit.
+    """
+    here = [seen for seen in observations if _same_place(seen.load, load)]
+    own = [seen for seen in here if seen.load == load]
+    taught = _last_residuals(own)
+    foreign = not taught
+    taught = taught or _last_residuals(here)
+    if not taught:
+        return None
+    middle = float(median(residual for residual, _ in taught))
+    runs = len(taught)
+    if foreign or middle < 0:
+        middle *= runs / (runs + 1)
+    last = taught[-1][1]
+    if last.device_bytes:
+        most = MOST_OF_A_CARD * last.device_bytes
+        middle = max(-most, min(most, middle))
+    if last.predicted.rest is not None:
+        # The rest cannot be nothing: at least half of what the formula says is kept.
+        middle = max(middle, -last.predicted.rest / 2)
+    weights = [w for seen in own[-LAST_RUNS:] if (w := weight_residual(seen)) is not None]
+    residuals = [residual for residual, _ in taught]
+    return Calibration(
+        residual_bytes=round(middle),
+        runs=runs,
+        source=_source(load, middle, runs, foreign=foreign),
+        weight_residual_bytes=round(median(weights)) if weights else 0,
+        spread_bytes=max(residuals) - min(residuals),
+    )
+
+
+def own_runs(load: Load, observations: Iterable[Observation]) -> tuple[OwnRun, ...]:
+    """The speeds measured on this machine with this engine and vLLM, newest first; of any model and method."""
+    found = [
+        OwnRun(
+            method=seen.load.method,
+            model=seen.load.model,
+            model_ref=seen.model_ref,
+            vllm_version=seen.load.vllm_version,
+            tensor_parallel=seen.load.tensor_parallel,
+            pipeline_parallel=seen.load.pipeline_parallel,
+            tokens_per_s=seen.tokens_per_s,
+            first_token_s=seen.first_token_s,
+            context=seen.max_model_len,
+            at=seen.at,
+        )
+        for seen in observations
+        if seen.tokens_per_s is not None and seen.tokens_per_s > 0 and _same_place(seen.load, load)
+    ]
+    return tuple(sorted(found, key=lambda run: run.at, reverse=True))
+
+
+def _same_place(one: Load, other: Load) -> bool:
+    return (one.machine, one.engine, one.vllm_version) == (
+        other.machine,
+        other.engine,
+        other.vllm_version,
+    )
+
+
+def _last_residuals(seen: list[Observation]) -> list[tuple[int, Observation]]:
+    """The residuals that can be computed, oldest first, of the last runs."""
+    known = [(residual, one) for one in seen if (residual := rest_residual(one)) is not None]
+    return sorted(known, key=lambda pair: pair[1].at)[-LAST_RUNS:]
+
+
+def _source(load: Load, correction: float, runs: int, *, foreign: bool) -> str:
+    sign = "-" if correction < 0 else "+"
+    loads = "1 load" if runs == 1 else f"{runs} loads"
+    what = "of other models" if foreign else "of this model"
+    return (
+        f"{sign}{format_bytes(abs(correction))} measured in {loads} {what} on this machine "
+        f"with vLLM {load.vllm_version}"
+    )
