@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from quantui.domain.errors import ExitCode, QuantuiError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from quantui.domain.hardware import Gpu
+    from quantui.domain.model_shape import ModelShape
 
 Status = Literal["current", "plugin", "retired", "training", "other-runtime", "research"]
 """current: vLLM's own; plugin: vLLM with a package of its own beside it; retired: vLLM dropped it or is about to;
@@ -24,6 +25,8 @@ Calibration = Literal["none", "data", "optional"]
 """What making the checkpoint takes: nothing, texts to run through the model, or either."""
 
 Version = tuple[int, ...]
+Older: TypeAlias = "tuple[tuple[Version, _T], ...]"
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,12 @@ class Method:
     memory once loaded, scales included, by ``bytes_formula``; embeddings, head, norms and biases stay in 16 bit.
     ``min_compute_capability`` and ``max_compute_capability`` (both inclusive) are what really runs, which can be
     narrower than what vLLM declares; below ``weight_only_below`` the weights are stored so and computed in 16 bit.
-    ``dtypes`` are the activation dtypes. ``tile`` is what the parts of a layer have to divide by, (output, input).
+    ``dtypes`` are the activation dtypes. ``split`` says what has to lie whole on one GPU: groups of ``group_size``
+    inputs, or blocks of ``tile`` (outputs, inputs). ``marlin``: GPUs compute it with Marlin or a kernel like it.
     ``since`` is the first version of vLLM with it, ``until`` the first without it, ``deprecated_since`` the first
-    that warns or asks for a flag.
+    that starts it only with a flag. ``older_*`` hold what was true before a version of vLLM; ``cautions_below`` what
+    to say below a compute capability. ``only``: "moe" where nothing but experts is quantized;
+    ``only_dense`` that models with experts are refused. ``plugin_excludes_older``: the plugin breaks older vLLMs.
     """
 
     name: str
@@ -74,15 +80,23 @@ class Method:
     calibration: Calibration = "none"
     plugin: str | None = None
     plugin_since: Version | None = None
+    plugin_excludes_older: bool = False
     requires: tuple[str, ...] = ()
     producers: tuple[str, ...] = ()
     group_size: int | None = None
+    split: Literal["", "group", "block"] = ""
     tile: Version | None = None
+    marlin: bool = False
+    cpu_moe: bool = True
+    only_dense: bool = False
     tensor_parallel_prequantized: bool = True
     eager_only: bool = False
     since: Version | None = None
     until: Version | None = None
     deprecated_since: Version | None = None
+    older_arguments: Older[str] = ()
+    older_min_compute_capability: Older[Version] = ()
+    cautions_below: Older[str] = ()
     instead: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     quality: Statement | None = None
@@ -94,9 +108,25 @@ class Method:
         """Whether some vLLM serves it, with a plugin or without."""
         return self.status in ("current", "plugin", "retired")
 
+    def argument_in(self, vllm: Version) -> str:
+        """The value of ``--quantization`` in that version of vLLM."""
+        return _older(self.older_arguments, vllm) or self.argument
+
+    def min_capability_in(self, vllm: Version) -> Version:
+        """The lowest compute capability it runs on with that version of vLLM."""
+        older = _older(self.older_min_compute_capability, vllm)
+        return self.min_compute_capability if older is None else older
+
     def source_of(self, fact: str) -> str:
         """Where the fact (a field's name) is from: its own source, or the entry's."""
         return dict(self.sources).get(fact, self.source)
+
+
+def _older(known: Older[_T], vllm: Version) -> _T | None:
+    """What held before the earliest of the versions that ``vllm`` is older than."""
+    return next(
+        (value for before, value in sorted(known, key=lambda one: one[0]) if vllm < before), None
+    )
 
 
 _VERSIONS = (
@@ -140,6 +170,10 @@ def _value(name: str, key: str, value: Any) -> object:  # noqa: ANN401
         return Statement(value["text"], value["source"])
     if key == "sources":
         return tuple(value.items())
+    if key in ("older_arguments", "cautions_below"):
+        return tuple((parse_version(before), text) for before, text in value.items())
+    if key == "older_min_compute_capability":
+        return tuple((parse_version(before), parse_version(old)) for before, old in value.items())
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -181,39 +215,20 @@ def check_runs_here(
     gpus: Sequence[Gpu],
     checkpoint_quantization: str | None,
     tensor_parallel: int,
+    shape: ModelShape | None = None,
+    vllm_version: str | None = None,
 ) -> None:
-    """Refuse (exit code 3) what cannot work on these devices, in this machine's terms."""
+    """Raise (exit code 3) the first reason that :func:`quantui.domain.method_support.support` finds against it."""
+    from quantui.domain.method_support import support
 
-    def refuse(what: str, why: str, fix: str) -> QuantuiError:
-        return QuantuiError("method.unsupported", what, why, fix, ExitCode.DOES_NOT_FIT)
-
-    title = chosen.title
-    if chosen.argument and checkpoint_quantization:
-        if checkpoint_quantization != chosen.argument:
-            raise refuse(
-                f"The checkpoint is already quantized ({checkpoint_quantization}).",
-                f"vLLM cannot apply {title} on top of it.",
-                'Set quantization.method = "none" to serve it as it is, or give the 16-bit model.',
-            )
-        if tensor_parallel > 1 and not chosen.tensor_parallel_prequantized:
-            raise refuse(
-                f"{title} cannot split a pre-quantized checkpoint over {tensor_parallel} GPUs.",
-                "vLLM's bitsandbytes loader refuses tensor parallel above 1 for stored 4-bit weights.",
-                "Give the 16-bit model, or set serve.tensor_parallel = 1.",
-            )
-    if not chosen.served or chosen.status == "retired":
-        raise refuse(
-            f"{title} is not served by vLLM.", chosen.summary, f"Use {', '.join(chosen.instead)}."
-        )
-    if on_cpu and not chosen.cpu:
-        runs = ", ".join(name for name, other in methods().items() if other.cpu)
-        raise refuse(f"{title} does not run on the CPU.", chosen.source, f"Choose one of: {runs}.")
-    for gpu in () if on_cpu else gpus:
-        have, need = gpu.compute_capability, chosen.min_compute_capability
-        if have is not None and have < need:
-            raise refuse(
-                f"{title} needs compute capability {need[0]}.{need[1]}; "
-                f"GPU {gpu.index} ({gpu.name or 'unknown'}) has {have[0]}.{have[1]}.",
-                chosen.source,
-                "Choose another method, or other devices with serve.visible_devices.",
-            )
+    found = support(
+        chosen,
+        gpus=gpus,
+        on_cpu=on_cpu,
+        shape=shape,
+        tensor_parallel=tensor_parallel,
+        vllm_version=vllm_version,
+        stored_as=checkpoint_quantization,
+    )
+    for one in found.refused:
+        raise QuantuiError(one.code, one.text, one.why, one.fix, ExitCode.DOES_NOT_FIT)
