@@ -38,12 +38,19 @@ class Phase:
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that vLLM tells of itself."""
+    """A number that vLLM tells of itself; ``of_workers``: which counts when each tells its own."""
 
     name: str
     title: str
     unit: str
     value: float
+    of_workers: str = ""
+
+    def among(self, before: float | None) -> float:
+        """The value that stands after another worker told ``before``."""
+        if before is None or not self.of_workers:
+            return self.value
+        return (max if self.of_workers == "largest" else min)(before, self.value)
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,21 @@ def phase_of(message: str) -> Phase | None:
     return None
 
 
-def figure_of(message: str) -> Figure | None:
-    """The figure a message carries, if any."""
+def figures_of(message: str) -> tuple[Figure, ...]:
+    """The figures a message carries."""
+    found = []
     for figure in _data()["figure"]:
         if match := re.search(figure["pattern"], message):
-            value = float(match[1].replace(",", ""))
-            return Figure(figure["name"], figure["title"], figure["unit"], value)
-    return None
+            found.append(
+                Figure(
+                    figure["name"],
+                    figure["title"],
+                    figure["unit"],
+                    float(match[1].replace(",", "")),
+                    figure.get("of_workers", ""),
+                )
+            )
+    return tuple(found)
 
 
 def shards_of(message: str) -> ShardProgress | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.diagnose import diagnose
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.events import LogLine, RunEvent, ServerReady, StepPhase, StepProgress
-from quantui.domain.load_log import figure_of, parse_line, phase_of, shards_of
+from quantui.domain.load_log import figures_of, parse_line, phase_of, shards_of
 from quantui.runtime.log_tail import LogTail
 from quantui.runtime.process import VLLM_STOP, KeptProcess, start_failure
 from quantui.runtime.worker_run import cancelled
@@ -218,8 +218,8 @@ def read_log(server: Server, *, final: bool = False) -> Generator[RunEvent, None
             yield StepProgress(
                 at=at, step=step, done=shards.done, total=shards.total, unit="shards"
             )
-        if figure := figure_of(message):
-            server.figures[figure.name] = figure.value
+        for figure in figures_of(message):
+            server.figures[figure.name] = figure.among(server.figures.get(figure.name))
 
 
 def healthy(server: Server) -> bool:

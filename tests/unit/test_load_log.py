@@ -10,7 +10,7 @@ from quantui.domain.load_log import (
     Figure,
     LogRecord,
     ShardProgress,
-    figure_of,
+    figures_of,
     parse_line,
     phase_of,
     shards_of,
@@ -68,8 +68,9 @@ def test_the_log_of_a_real_start_on_the_cpu_tells_its_phases_in_order():
 
 def test_the_log_of_a_real_start_on_the_cpu_tells_these_figures():
     lines = (LOGS / "vllm_0.32_cpu_ready.log").read_text().splitlines()
-    figures = [figure for line in lines if (figure := figure_of(parse_line(line).message))]
+    figures = [figure for line in lines for figure in figures_of(parse_line(line).message)]
     assert [(figure.name, figure.value) for figure in figures] == [
+        ("kv_cache_reserved", 0.06),
         ("kv_cache_tokens", 32768),
         ("engine_init_seconds", 0.11),
     ]
@@ -80,15 +81,56 @@ def test_the_log_of_a_real_start_on_the_cpu_tells_these_figures():
     [
         ("Model loading took 14.9888 GiB memory and 3.2 seconds", "weight_memory", 14.9888, "GiB"),
         ("Available KV cache memory: 51.38 GiB", "kv_cache_memory", 51.38, "GiB"),
+        ("Available KV cache memory: -1.25 GiB", "kv_cache_memory", -1.25, "GiB"),
+        (
+            "Initial free memory 78.6 GiB, reserved 4.0 GiB memory for KV Cache as specified by "
+            "kv_cache_memory_bytes config and skipped memory profiling.",
+            "kv_cache_reserved",
+            4.0,
+            "GiB",
+        ),
+        (
+            "Auto set (5.21/7.84) GiB for KV cache on node 0, with 6.1 GiB requested memory",
+            "kv_cache_reserved",
+            5.21,
+            "GiB",
+        ),
         ("GPU KV cache size: 1,933,472 tokens", "kv_cache_tokens", 1933472, "tokens"),
         ("Graph capturing finished in 21 secs, took 0.38 GiB", "graph_memory", 0.38, "GiB"),
         ("Loading weights took 0.19 seconds", "weight_load_seconds", 0.19, "s"),
     ],
 )
 def test_figures_that_a_gpu_tells_are_read(message, name, value, unit):
-    figure = figure_of(message)
+    (figure,) = figures_of(message)
     assert isinstance(figure, Figure)
     assert (figure.name, figure.value, figure.unit) == (name, value, unit)
+
+
+def test_what_the_profile_run_found_is_one_line_of_several_figures():
+    # The message of vllm/v1/worker/gpu_worker.py, compile_or_warm_up_model (0.32).
+    message = (
+        "Free memory on device (78.6/79.1 GiB) on startup. Desired GPU memory utilization is "
+        "(0.92, 72.8 GiB). Actual usage is 15.3 GiB for consumed memory (weights + non-torch), "
+        "5.6 GiB for peak activation, and 0.4 GiB for CUDAGraph memory. Replace "
+        "gpu_memory_utilization config with `--kv-cache-memory=1` (51.2 GiB) to fit into requested "
+        "memory, or `--kv-cache-memory=2` (57.1 GiB) to fully utilize gpu memory. Current kv cache "
+        "memory in use is 51.4 GiB."
+    )
+    assert {figure.name: figure.value for figure in figures_of(message)} == {
+        "requested_memory": 72.8,
+        "consumed_memory": 15.3,
+        "peak_activation_memory": 5.6,
+        "graph_memory": 0.4,
+    }
+
+
+def test_of_several_workers_the_one_with_the_least_room_counts():
+    (weights,) = figures_of("Model loading took 14.5 GiB memory and 3.2 seconds")
+    assert (weights.among(None), weights.among(15.0), weights.among(14.0)) == (14.5, 15.0, 14.5)
+    (cache,) = figures_of("Available KV cache memory: 20.0 GiB")
+    assert (cache.among(None), cache.among(19.0), cache.among(21.0)) == (20.0, 19.0, 20.0)
+    (seconds,) = figures_of("Loading weights took 2.0 seconds")
+    assert seconds.among(9.0) == 2.0
 
 
 @pytest.mark.parametrize(
@@ -111,4 +153,4 @@ def test_the_shard_bar_is_progress():
 
 def test_an_ordinary_line_is_neither_phase_nor_figure_nor_progress():
     message = "Using max model len 512"
-    assert (phase_of(message), figure_of(message), shards_of(message)) == (None, None, None)
+    assert (phase_of(message), figures_of(message), shards_of(message)) == (None, (), None)
