@@ -29,8 +29,9 @@ def engine_findings(case: Case) -> Iterator[Finding]:
         yield _refuse(case, f"{chosen.title} has ended.", chosen.summary)
         return
     release = f"vLLM {dotted(case.version)}"
-    if chosen.since and case.version < chosen.since and not chosen.argument_in(case.version):
-        text = f"{release} does not have {chosen.title} yet: it came with {dotted(chosen.since)}."
+    if chosen.came_after(case.version):
+        came = dotted(chosen.since or ())
+        text = f"{release} does not have {chosen.title} yet: it came with {came}."
         yield _refuse(case, text, chosen.source_of("since"))
     elif chosen.until and case.version >= chosen.until:
         text = f"{release} no longer has {chosen.title}: it left with {dotted(chosen.until)}."

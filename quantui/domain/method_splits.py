@@ -77,7 +77,7 @@ def _whole(shape: ModelShape, tensor: int, pipeline: int) -> Iterator[Refused]:
 
 def _grouped(case: Case, shape: ModelShape) -> Iterator[Finding]:
     """Groups and blocks have to lie whole on one GPU, or they would need another GPU's scales."""
-    layers = tuple(_layers(shape))
+    layers = tuple(_layers(shape, case.tensor_parallel))
     if case.method.split == "group":
         yield from _groups(case, shape, layers)
     elif case.method.split == "block":
@@ -90,7 +90,7 @@ def _grouped(case: Case, shape: ModelShape) -> Iterator[Finding]:
         yield from _marlin_tiles(case, layers)
 
 
-def _layers(shape: ModelShape) -> Iterator[_Layer]:
+def _layers(shape: ModelShape, tensor: int) -> Iterator[_Layer]:
     hidden, heads, size = shape.hidden_size, shape.heads, shape.head_dim
     latent = next((one for one in shape.attention if one.kind == "mla"), None)
     if hidden and heads:
@@ -98,7 +98,8 @@ def _layers(shape: ModelShape) -> Iterator[_Layer]:
             if latent.value_dim:
                 yield _Layer("o_proj", heads * latent.value_dim, (hidden,), True)
         elif size:
-            kv = (shape.kv_heads or heads) * size
+            # Fewer K/V heads than ranks are repeated.
+            kv = max(shape.kv_heads or heads, tensor) * size
             yield _Layer("qkv_proj", hidden, (heads * size, kv, kv), False)
             yield _Layer("o_proj", heads * size, (hidden,), True)
     for name, inner, expert in (

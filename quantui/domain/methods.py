@@ -108,6 +108,11 @@ class Method:
         """Whether some vLLM serves it, with a plugin or without."""
         return self.status in ("current", "plugin", "retired")
 
+    def came_after(self, vllm: Version) -> bool:
+        """Whether that version of vLLM does not have it yet, under no name."""
+        known = _older(self.older_arguments, vllm) is not None
+        return self.since is not None and vllm < self.since and not known
+
     def argument_in(self, vllm: Version) -> str:
         """The value of ``--quantization`` in that version of vLLM."""
         return _older(self.older_arguments, vllm) or self.argument
