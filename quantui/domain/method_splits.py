@@ -39,7 +39,7 @@ def split_findings(case: Case) -> Iterator[Finding]:
     tensor, pipeline, shape = case.tensor_parallel, case.pipeline_parallel, case.shape
     wanted = tensor * pipeline
     if case.gpus and wanted > len(case.gpus):
-        yield _refuse(f"{tensor} x {pipeline} GPUs are asked for; {len(case.gpus)} can be used.")
+        yield _refuse(f"{wanted} GPUs are asked for; {len(case.gpus)} GPUs can be used.")
     if tensor > 1 and case.stored_as is not None and not case.method.tensor_parallel_prequantized:
         yield Refused(
             f"{case.method.title} cannot split a pre-quantized checkpoint over {tensor} GPUs.",

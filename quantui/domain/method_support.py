@@ -7,17 +7,17 @@ Rules are vLLM 0.32's; where an older version differs, the rule names the versio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from quantui.domain.method_devices import device_findings
 from quantui.domain.method_engines import engine_findings
 from quantui.domain.method_findings import Case, Finding, Refused, version_numbers
-from quantui.domain.method_formats import stored_candidates
+from quantui.domain.method_formats import field_findings, stored_candidates
 from quantui.domain.method_splits import split_findings
 from quantui.domain.methods import method as method_named
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from quantui.domain.hardware import Gpu
     from quantui.domain.methods import Method
@@ -59,12 +59,14 @@ def support(
     capabilities: Collection[str] | None = None,
     packages: Collection[str] | None = None,
     stored_as: str | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Support:
     """Whether ``method`` works on all of ``gpus`` (or the CPU) with a vLLM of ``vllm_version``.
 
     ``capabilities`` are the quantization names that the engine registers, ``packages`` the distributions in it; None:
     not asked. ``stored_as`` is what the checkpoint is quantized with, by the catalogue's name or as its
-    ``quant_method``; None: it is in 16 bit, or is still to be made. ``dtype`` is vLLM's ``--dtype``.
+    ``quant_method``; None: it is in 16 bit, or is still to be made; ``config`` is then its config.json, if at hand.
+    ``dtype`` is vLLM's ``--dtype``.
     """
     chosen = method_named(method) if isinstance(method, str) else method
     case = Case(
@@ -80,7 +82,9 @@ def support(
         packages=packages,
         stored_as=stored_as,
     )
-    findings = tuple(_findings(case))
+    findings: tuple[Finding, ...] = tuple(_findings(case))
+    if config is not None and stored_as is not None:
+        findings += tuple(field_findings(config, on_cpu=on_cpu, version=case.version))
     refused = tuple(found for found in findings if isinstance(found, Refused))
     cautions = dict.fromkeys(found.text for found in findings if not isinstance(found, Refused))
     wanted = next((found.dtype for found in findings if found.dtype), None)
@@ -115,6 +119,9 @@ def _findings(case: Case) -> Iterator[Finding]:
             yield from _of(case.with_method(read[0]))
     elif case.method in read:
         yield from _of(case)
+    elif any(case.method.argument in one.vllm_names for one in read):
+        # The same name to vLLM, which finds the rest in the checkpoint.
+        yield from _of(case.with_method(read[0]))
     else:
         yield Refused(
             f"The checkpoint is already quantized ({case.stored_as[:40]}).",

@@ -221,6 +221,8 @@ def check_runs_here(
     checkpoint_quantization: str | None,
     tensor_parallel: int,
     shape: ModelShape | None = None,
+    config: Mapping[str, Any] | None = None,
+    dtype: str = "auto",
     vllm_version: str | None = None,
 ) -> None:
     """Raise (exit code 3) the first reason that :func:`quantui.domain.method_support.support` finds against it."""
@@ -231,9 +233,14 @@ def check_runs_here(
         gpus=gpus,
         on_cpu=on_cpu,
         shape=shape,
+        config=config,
+        dtype=dtype,
         tensor_parallel=tensor_parallel,
         vllm_version=vllm_version,
         stored_as=checkpoint_quantization,
     )
     for one in found.refused:
-        raise QuantuiError(one.code, one.text, one.why, one.fix, ExitCode.DOES_NOT_FIT)
+        what, why = one.text, one.why
+        if one.code == "serve.tensor-parallel":
+            what, why = f"serve.tensor_parallel = {tensor_parallel} is not possible here.", what
+        raise QuantuiError(one.code, what, why, one.fix, ExitCode.DOES_NOT_FIT)

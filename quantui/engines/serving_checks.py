@@ -6,9 +6,11 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from quantui.domain.checkpoint_facts import text_config
+from quantui.domain.checkpoint_format import classify_quantization
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.methods import check_runs_here, method, methods
+from quantui.domain.method_formats import stored_candidates
+from quantui.domain.methods import check_runs_here, method
+from quantui.domain.model_shape import model_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,41 +33,40 @@ def serving_checks(
             chosen,
             on_cpu=engine.on_cpu,
             gpus=gpus,
-            checkpoint_quantization=model.quantization,
+            checkpoint_quantization=_stored_name(model),
             tensor_parallel=size,
+            shape=model_shape(model.config),
+            config=model.config,
+            dtype=draft.serve.dtype,
+            vllm_version=engine.vllm_version,
         ),
-        partial(_check_tensor_parallel, size, model, engine, gpus),
+        partial(_check_gpus, size, engine, gpus),
         partial(_check_plugin, _stored(model) or chosen, engine),
     )
 
 
 def _stored(model: ModelSpec) -> Method | None:
     """The method whose format the checkpoint is stored in, if the catalogue has it."""
-    wanted = model.quantization
-    return next(
-        (known for known in methods().values() if wanted and known.argument == wanted), None
-    )
+    name = _stored_name(model)
+    return next(iter(stored_candidates(name)), None) if name else None
 
 
-def _check_tensor_parallel(
-    size: int, model: ModelSpec, engine: EngineFacts, gpus: tuple[Gpu, ...]
-) -> None:
-    if size == 1:
-        return
-    heads = text_config(model.config).get("num_attention_heads")
-    if not engine.on_cpu and size > len(gpus):
-        why = f"{len(gpus)} GPUs can be used."
-    elif isinstance(heads, int) and heads % size:
-        why = f"{heads} attention heads do not divide by {size}."
-    else:
-        return
-    raise QuantuiError(
-        "serve.tensor-parallel",
-        f"serve.tensor_parallel = {size} is not possible here.",
-        why,
-        "Choose a number of GPUs that divides the attention heads.",
-        ExitCode.DOES_NOT_FIT,
-    )
+def _stored_name(model: ModelSpec) -> str | None:
+    """What the checkpoint is quantized with: the catalogue's name where its config tells, else its own word."""
+    stored = classify_quantization(model.config)
+    return (stored.method if stored else "") or model.quantization
+
+
+def _check_gpus(size: int, engine: EngineFacts, gpus: tuple[Gpu, ...]) -> None:
+    """A split needs GPUs; whether there are enough, and whether the model divides, is asked with the method."""
+    if size > 1 and not gpus and not engine.on_cpu:
+        raise QuantuiError(
+            "serve.tensor-parallel",
+            f"serve.tensor_parallel = {size} is not possible here.",
+            "0 GPUs can be used.",
+            "Set serve.tensor_parallel = 1, or use the CPU engine.",
+            ExitCode.DOES_NOT_FIT,
+        )
 
 
 def _check_plugin(chosen: Method, engine: EngineFacts) -> None:

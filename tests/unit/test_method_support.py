@@ -298,7 +298,7 @@ class TestTensorParallel:
 
     def test_more_cards_than_there_are_is_refused(self):
         assert refusal("none", gpus=four(A100, 2), tensor_parallel=2, pipeline_parallel=2) == (
-            "2 x 2 GPUs are asked for; 2 can be used."
+            "4 GPUs are asked for; 2 GPUs can be used."
         )
 
     def test_tiles_that_marlin_has_to_pad_are_cautioned_and_were_refused(self):
@@ -336,6 +336,40 @@ class TestStoredFormats:
     def test_a_format_nobody_knows_is_cautioned_or_refused_by_the_engines_word(self):
         assert works("none", A100, stored_as="exl3").cautions
         assert "exl3" in refusal("none", A100, stored_as="exl3", capabilities={"awq"})
+
+    @pytest.mark.parametrize(
+        ("fields", "said"),
+        [
+            ({"quant_method": "gptq", "bits": 4, "sym": False}, "asymmetric GPTQ"),
+            ({"quant_method": "gptq", "bits": 3, "sym": True}, "GPTQ in 3 bit"),
+            (
+                {"quant_method": "gptq", "bits": 4, "desc_act": True, "group_size": 128},
+                "activation order",
+            ),
+            ({"quant_method": "awq", "bits": 8}, "AWQ in 8 bit"),
+        ],
+    )
+    def test_fields_that_vllm_does_not_read_are_refused(self, fields, said):
+        config = {"quantization_config": fields}
+        assert said in refusal("none", A100, stored_as=fields["quant_method"], config=config)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"quant_method": "gptq", "bits": 8, "sym": True, "desc_act": False, "group_size": 128},
+            {"quant_method": "gptq", "bits": 4, "desc_act": True, "group_size": -1},
+            {"quant_method": "awq", "w_bit": 4},
+            {"quant_method": "awq", "bits": "four"},
+            "awq",
+        ],
+    )
+    def test_fields_that_it_reads_or_that_say_nothing_are_not(self, fields):
+        stored = fields["quant_method"] if isinstance(fields, dict) else "awq"
+        works("none", A100, stored_as=stored, config={"quantization_config": fields})
+
+    def test_gptq_in_8_bit_has_no_kernel_on_the_cpu(self):
+        config = {"quantization_config": {"quant_method": "gptq", "bits": 8, "sym": True}}
+        assert "4 bit on the CPU" in refusal("none", on_cpu=True, stored_as="gptq", config=config)
 
 
 class TestEngine:
