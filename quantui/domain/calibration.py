@@ -30,16 +30,14 @@ Outcome = Literal["ok", "out-of-memory"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """A correction to be added to what an estimate says for the rest, bytes on one GPU (or of RAM).
+    """A correction to be added to what an estimate says is needed, bytes on one GPU (or of RAM).
 
-    ``runs`` is how many loads it is the median of; ``weight_residual_bytes`` is the same for the weights, and
-    known of earlier loads of the very model alone; ``spread_bytes`` how far apart the runs were.
+    ``runs`` is how many loads it is the median of, ``spread_bytes`` how far apart they were.
     """
 
     residual_bytes: int
     runs: int
     source: str
-    weight_residual_bytes: int = 0
     spread_bytes: int = 0
 
 
@@ -73,27 +71,48 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Observation:
-    """One load: what had been predicted, what was measured, and how fast the check was answered.
+class Expectation:
+    """What a plan expects of its load.
 
-    ``at`` in seconds since the epoch. ``kv_cache_given``: the cache had a size of its own. ``device_bytes`` is the
-    whole of one GPU, or the RAM. ``tokens_per_s`` is one user's while decoding.
+    ``kv_cache_given``: the cache has a size of its own. ``device_bytes`` is the whole of one GPU, or the RAM;
+    ``gpus`` are the indices of those that will be used.
     """
 
-    at: float
     load: Load
-    outcome: Outcome
     predicted: Figures
-    measured: Figures
     on_cpu: bool
     kv_cache_given: bool
     device_bytes: int | None = None
     max_model_len: int | None = None
     max_num_seqs: int | None = None
     model_ref: str = ""
+    gpus: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One load: what had been expected, what was measured, and how fast the check was answered.
+
+    ``at`` in seconds since the epoch; ``tokens_per_s`` is one user's while decoding.
+    """
+
+    at: float
+    expected: Expectation
+    outcome: Outcome
+    measured: Figures
     load_seconds: float | None = None
     tokens_per_s: float | None = None
     first_token_s: float | None = None
+
+    @property
+    def load(self) -> Load:
+        """What was loaded, where."""
+        return self.expected.load
+
+    @property
+    def predicted(self) -> Figures:
+        """What the estimate had said."""
+        return self.expected.predicted
 
 
 @dataclass(frozen=True)
@@ -132,9 +151,10 @@ def rest_residual(seen: Observation) -> int | None:
     if was.rest is None or was.weights is None or was.kv_cache is None:
         return None
     weights = was.weights if now.weights is None else now.weights
-    if seen.outcome != "ok" and now.kv_cache is None and not seen.on_cpu:
+    expected = seen.expected
+    if seen.outcome != "ok" and now.kv_cache is None and not expected.on_cpu:
         return max(0, was.kv_cache)
-    if seen.kv_cache_given or seen.on_cpu:
+    if expected.kv_cache_given or expected.on_cpu:
         if now.peak is None or seen.outcome != "ok":
             return None
         cache = was.kv_cache if now.kv_cache is None else now.kv_cache
@@ -154,15 +174,15 @@ def weight_residual(seen: Observation) -> int | None:
 def calibration_for(load: Load, observations: Iterable[Observation]) -> Calibration | None:
     """The correction for a load of this machine, engine and vLLM version; None before any taught one.
 
-    Earlier loads of the same model in the same way come first: only where there are none do others count. A
-    correction is the median of the last :data:`LAST_RUNS`. What says that less is needed counts for n / (n + 1) of
-    itself in n runs, and so does what other models say: one odd run cannot hide that something does not fit.
+    Earlier loads of the same model in the same way come first, with what its weights took beyond the
+    prediction: only where there are none do others count. A correction is the median of the last
+    :data:`LAST_RUNS`. What says that less is needed counts for n / (n + 1) of itself in n runs, and so does
+    what other models say: one odd run cannot hide that something does not fit.
     """
     here = [seen for seen in observations if _same_place(seen.load, load)]
-    own = [seen for seen in here if seen.load == load]
-    taught = _last_residuals(own)
+    taught = _last_residuals([seen for seen in here if seen.load == load], own=True)
     foreign = not taught
-    taught = taught or _last_residuals(here)
+    taught = taught or _last_residuals(here, own=False)
     if not taught:
         return None
     middle = float(median(residual for residual, _ in taught))
@@ -170,19 +190,17 @@ def calibration_for(load: Load, observations: Iterable[Observation]) -> Calibrat
     if foreign or middle < 0:
         middle *= runs / (runs + 1)
     last = taught[-1][1]
-    if last.device_bytes:
-        most = MOST_OF_A_CARD * last.device_bytes
+    if last.expected.device_bytes:
+        most = MOST_OF_A_CARD * last.expected.device_bytes
         middle = max(-most, min(most, middle))
     if last.predicted.rest is not None:
         # The rest cannot be nothing: at least half of what the formula says is kept.
         middle = max(middle, -last.predicted.rest / 2)
-    weights = [w for seen in own[-LAST_RUNS:] if (w := weight_residual(seen)) is not None]
     residuals = [residual for residual, _ in taught]
     return Calibration(
         residual_bytes=round(middle),
         runs=runs,
         source=_source(load, middle, runs, foreign=foreign),
-        weight_residual_bytes=round(median(weights)) if weights else 0,
         spread_bytes=max(residuals) - min(residuals),
     )
 
@@ -193,13 +211,13 @@ def own_runs(load: Load, observations: Iterable[Observation]) -> tuple[OwnRun, .
         OwnRun(
             method=seen.load.method,
             model=seen.load.model,
-            model_ref=seen.model_ref,
+            model_ref=seen.expected.model_ref,
             vllm_version=seen.load.vllm_version,
             tensor_parallel=seen.load.tensor_parallel,
             pipeline_parallel=seen.load.pipeline_parallel,
             tokens_per_s=seen.tokens_per_s,
             first_token_s=seen.first_token_s,
-            context=seen.max_model_len,
+            context=seen.expected.max_model_len,
             at=seen.at,
         )
         for seen in observations
@@ -216,9 +234,13 @@ def _same_place(one: Load, other: Load) -> bool:
     )
 
 
-def _last_residuals(seen: list[Observation]) -> list[tuple[int, Observation]]:
-    """The residuals that can be computed, oldest first, of the last runs."""
-    known = [(residual, one) for one in seen if (residual := rest_residual(one)) is not None]
+def _last_residuals(seen: list[Observation], *, own: bool) -> list[tuple[int, Observation]]:
+    """The residuals that can be computed, oldest first, of the last runs; of the model's own with its weights'."""
+    known = [
+        (residual + ((weight_residual(one) or 0) if own else 0), one)
+        for one in seen
+        if (residual := rest_residual(one)) is not None
+    ]
     return sorted(known, key=lambda pair: pair[1].at)[-LAST_RUNS:]
 
 

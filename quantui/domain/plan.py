@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from quantui.domain.calibration import Expectation
     from quantui.domain.draft import Draft
     from quantui.domain.memory import MemoryEstimate
     from quantui.domain.models import AdapterSpec, ModelSpec
@@ -138,7 +139,7 @@ Step = DownloadStep | MergeStep | ServeStep | CheckStep
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run needs to know. ``notices`` are told before it starts."""
+    """Everything a run needs to know. ``notices`` are told before it starts; ``expectation`` is of its load."""
 
     draft: Draft
     model: ModelSpec
@@ -147,6 +148,7 @@ class Plan:
     estimate: MemoryEstimate
     steps: tuple[Step, ...]
     notices: tuple[str, ...] = field(default=())
+    expectation: Expectation | None = None
 
     def step(self, kind: str) -> Step | None:
         """The step of a kind, if the plan has one."""

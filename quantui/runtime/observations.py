@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from quantui.domain.calibration import (
     Calibration,
+    Expectation,
     Figures,
     Load,
     Observation,
@@ -127,39 +128,48 @@ def _locked(lock: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-_LOAD_TEXTS = ("machine", "engine", "vllm_version", "method", "model")
-_FLAGS = ("on_cpu", "kv_cache_given")
-_COUNTS = ("device_bytes", "max_model_len", "max_num_seqs")
-_NUMBERS = ("load_seconds", "tokens_per_s", "first_token_s")
-
-
 def _parsed(line: bytes) -> Observation | None:
     """The observation of a line; None when anything in it is not what it must be."""
     try:
         data = json.loads(line)
         if not isinstance(data, dict) or data.get("format") != _FORMAT:
             return None
-        load = data["load"]
         if data["outcome"] not in get_args(Outcome):
             return None
-        values: dict[str, Any] = {
-            "at": _number(data["at"]) or 0.0,
-            "load": Load(
-                **{key: _of(str, load[key]) for key in _LOAD_TEXTS},
-                tensor_parallel=_of(int, load["tensor_parallel"]),
-                pipeline_parallel=_of(int, load["pipeline_parallel"]),
-            ),
-            "outcome": data["outcome"],
-            "predicted": _figures(data["predicted"]),
-            "measured": _figures(data["measured"]),
-            "model_ref": _of(str, data.get("model_ref", "")),
-        }
-        values |= {key: _of(bool, data[key]) for key in _FLAGS}
-        values |= {key: _count(data.get(key)) for key in _COUNTS}
-        values |= {key: _number(data.get(key)) for key in _NUMBERS}
-        return Observation(**values)
+        return Observation(
+            at=_number(data["at"]) or 0.0,
+            expected=_expectation(data["expected"]),
+            outcome=data["outcome"],
+            measured=_figures(data["measured"]),
+            load_seconds=_number(data.get("load_seconds")),
+            tokens_per_s=_number(data.get("tokens_per_s")),
+            first_token_s=_number(data.get("first_token_s")),
+        )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _expectation(data: dict[str, Any]) -> Expectation:
+    load, gpus = data["load"], data.get("gpus", [])
+    return Expectation(
+        load=Load(
+            machine=_of(str, load["machine"]),
+            engine=_of(str, load["engine"]),
+            vllm_version=_of(str, load["vllm_version"]),
+            method=_of(str, load["method"]),
+            model=_of(str, load["model"]),
+            tensor_parallel=_of(int, load["tensor_parallel"]),
+            pipeline_parallel=_of(int, load["pipeline_parallel"]),
+        ),
+        predicted=_figures(data["predicted"]),
+        on_cpu=_of(bool, data["on_cpu"]),
+        kv_cache_given=_of(bool, data["kv_cache_given"]),
+        device_bytes=_count(data.get("device_bytes")),
+        max_model_len=_count(data.get("max_model_len")),
+        max_num_seqs=_count(data.get("max_num_seqs")),
+        model_ref=_of(str, data.get("model_ref", "")),
+        gpus=tuple(_of(int, index) for index in _of(list, gpus)),
+    )
 
 
 def _figures(data: dict[str, Any]) -> Figures:

@@ -24,6 +24,8 @@ class RunContext:
         self._sampler = MemorySampler(self._pids)
         self.peak_tree_bytes = 0
         self.server_tree_bytes = 0
+        self._gpu_bytes: dict[int, int] = {}
+        self._gpu_before: dict[int, int] = {}
 
     def cancelled(self) -> bool:
         """Whether somebody asked the run to stop."""
@@ -43,7 +45,19 @@ class RunContext:
         for sample in drained:
             self.peak_tree_bytes = max(self.peak_tree_bytes, sample.tree_bytes or 0)
             self.server_tree_bytes = sample.tree_bytes or self.server_tree_bytes
+            for index, used, _ in sample.gpus:
+                self._gpu_bytes[index] = used
+                self._gpu_before.setdefault(index, used)
         return drained
+
+    def before_server(self) -> None:
+        """What the GPUs hold from now on is counted as the server's; see :meth:`gpu_growth`."""
+        self._gpu_before = dict(self._gpu_bytes)
+        self.server_tree_bytes = 0
+
+    def gpu_growth(self) -> dict[int, int]:
+        """GPU index -> bytes in use by the last sample beyond those before the server."""
+        return {index: used - self._gpu_before[index] for index, used in self._gpu_bytes.items()}
 
     def start(self) -> None:
         """Begin sampling."""

@@ -28,6 +28,7 @@ from quantui.domain.events import (
 from quantui.domain.memory import GIB
 from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep
 from quantui.runtime.artifacts import ArtifactStore
+from quantui.runtime.load_record import OUT_OF_MEMORY, keep_load
 from quantui.runtime.merge_run import run_merge
 from quantui.runtime.os_errors import os_error
 from quantui.runtime.recorder import Recorder, RunFolder, clear_abandoned, release
@@ -63,6 +64,7 @@ class Runner:
         self.results: dict[str, dict[str, Any]] = {}
         self._context = RunContext(self.folder, cancel)
         self._server: Server | None = None
+        self._figures: dict[str, float] = {}
         self._unmerged = False
 
     def run(self) -> Iterator[RunEvent]:
@@ -101,8 +103,13 @@ class Runner:
                 if isinstance(step, ServeStep):
                     # Before the hours a merge may take, not after them.
                     check_can_serve(step)
-            for step in self.plan.steps:
-                yield from self._step(step)
+            try:
+                for step in self.plan.steps:
+                    yield from self._step(step)
+            except QuantuiError as caught:
+                self._keep_load(caught)
+                raise
+            self._keep_load(None)
             if self._server is not None and self.hold_server:
                 text = f"Serving {self._server.step.served_name} at {self._server.url}/v1 until stopped."
                 yield Notice(at=time.time(), level="info", text=text)
@@ -143,7 +150,9 @@ class Runner:
                 self._unmerged = bool(result.get("unmerged"))
             elif isinstance(step, ServeStep):
                 yield StepStarted(at=time.time(), step=step.id, detail=self.plan.engine.python)
-                self._server = yield from start_server(self._context, step, unmerged=self._unmerged)
+                self._server = yield from start_server(
+                    self._context, step, unmerged=self._unmerged, figures=self._figures
+                )
                 result = dict(self._server.figures)
             else:
                 yield StepStarted(at=time.time(), step=step.id)
@@ -244,6 +253,24 @@ class Runner:
                 value=result["perplexity"]["perplexity"],
                 unit="",
                 source=f"{result['perplexity']['tokens']} tokens of check.text, served",
+            )
+
+    def _keep_load(self, error: QuantuiError | None) -> None:
+        """What the load took teaches the next estimate, also when the model did not fit."""
+        expected = self.plan.expectation
+        if expected is None or self._unmerged:
+            # With the adapter beside its base another thing is served than was estimated.
+            return
+        if error is not None and error.code in OUT_OF_MEMORY:
+            keep_load(expected, self._context, self._figures, "out-of-memory")
+        elif self._server is not None:
+            keep_load(
+                expected,
+                self._context,
+                self._figures,
+                "ok",
+                load_seconds=self._server.load_seconds,
+                checked=self.results.get("check"),
             )
 
     def _clean_up(self) -> None:

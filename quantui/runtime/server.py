@@ -44,6 +44,7 @@ class Server:
     started: float
     lines: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    load_seconds: float | None = None
 
     @property
     def url(self) -> str:
@@ -110,11 +111,12 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def start_server(
-    context: RunContext, step: ServeStep, *, unmerged: bool
+    context: RunContext, step: ServeStep, *, unmerged: bool, figures: dict[str, float] | None = None
 ) -> Generator[RunEvent, None, Server]:
     """Start vLLM and yield its load until ``/health`` answers; gives the running server.
 
-    Raises the diagnosed failure (``serve.*``), or ``run.cancelled``; no process is left then.
+    ``figures`` gets what the log tells, also of a server that does not come up. Raises the diagnosed failure
+    (``serve.*``), or ``run.cancelled``; no process is left then.
     """
     check_port(step.host, step.port)
     argv = step.lora_argv if unmerged and step.lora_argv else step.argv
@@ -133,6 +135,8 @@ def start_server(
         stop_plan=VLLM_STOP,
     )
     server = Server(step, process, LogTail(log), time.monotonic())
+    server.figures = {} if figures is None else figures
+    context.before_server()
     context.watch(process)
     try:
         yield from _until_ready(context, server)
@@ -195,12 +199,13 @@ def _until_ready(context: RunContext, server: Server) -> Generator[RunEvent, Non
                 ExitCode.ENGINE,
                 (f"log: {context.folder.log(step.id)}",),
             )
+    server.load_seconds = now - server.started
     yield ServerReady(
         at=time.time(),
         url=f"{server.url}/v1",
         model=step.served_name,
         pid=process.status().pid or 0,
-        seconds=now - server.started,
+        seconds=server.load_seconds,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from quantui.domain.calibration import Figures, Load, Observation
+from quantui.domain.calibration import Expectation, Figures, Load, Observation
 from quantui.runtime import observations
 from quantui.runtime.observations import (
     append_observation,
@@ -23,15 +23,18 @@ from quantui.runtime.observations import (
 LOAD = Load("1x card", "vllm-cuda", "0.32.0", "bitsandbytes", "content")
 SEEN = Observation(
     at=1.0,
-    load=LOAD,
+    expected=Expectation(
+        load=LOAD,
+        predicted=Figures(weights=10, kv_cache=50, rest=20, kv_tokens=5),
+        on_cpu=False,
+        kv_cache_given=False,
+        device_bytes=100,
+        max_model_len=2048,
+        model_ref="owner/model",
+        gpus=(0, 1),
+    ),
     outcome="ok",
-    predicted=Figures(weights=10, kv_cache=50, rest=20, kv_tokens=5),
     measured=Figures(weights=10, kv_cache=45, kv_tokens=4),
-    on_cpu=False,
-    kv_cache_given=False,
-    device_bytes=100,
-    max_model_len=2048,
-    model_ref="owner/model",
     load_seconds=30.5,
     tokens_per_s=12.5,
 )
@@ -89,18 +92,22 @@ def test_damaged_lines_are_passed_over(damage):
         {"at": "now"},
         {"at": float("nan")},
         {"outcome": "fine"},
-        {"on_cpu": 1},
-        {"device_bytes": 1.5},
         {"tokens_per_s": -1},
-        {"predicted": {"weights": "10"}},
-        {"load": {**asdict(LOAD), "tensor_parallel": True}},
-        {"load": None},
-        {"model_ref": None},
+        {"measured": {"weights": "10"}},
+        {"expected": None},
+        {"expected": {"on_cpu": 1}},
+        {"expected": {"device_bytes": 1.5}},
+        {"expected": {"gpus": "01"}},
+        {"expected": {"load": None}},
+        {"expected": {"load": {**asdict(LOAD), "tensor_parallel": True}}},
+        {"expected": {"model_ref": None}},
     ],
 )
 def test_a_line_of_wrong_types_is_passed_over(change):
     append_observation(SEEN)
     record = json.loads(observations_file().read_text())
+    if isinstance(change.get("expected"), dict):
+        change = {"expected": {**record["expected"], **change["expected"]}}
     observations_file().write_text(json.dumps({**record, **change}) + "\n")
     assert read_observations() == ()
 
@@ -146,5 +153,6 @@ def test_a_place_that_cannot_be_written_is_no_failure(own_home):
 
 
 def test_a_line_without_end_is_not_written():
-    assert not append_observation(replace(SEEN, model_ref="x" * 10_000))
+    expected = replace(SEEN.expected, model_ref="x" * 10_000)
+    assert not append_observation(replace(SEEN, expected=expected))
     assert not observations_file().exists()

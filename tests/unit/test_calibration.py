@@ -9,6 +9,7 @@ import pytest
 from quantui.domain.calibration import (
     GIB,
     LAST_RUNS,
+    Expectation,
     Figures,
     Load,
     Observation,
@@ -23,24 +24,22 @@ from quantui.domain.hardware import Gpu, HardwareReport, Host
 LOAD = Load("1x card", "vllm-cuda", "0.32.0", "bitsandbytes", "content")
 
 
-def seen(residual_gib=0.0, *, at=1.0, load=LOAD, weights_gib=0.0, **changes):
+def seen(residual_gib=0.0, *, at=1.0, load=LOAD, weights_gib=0.0, outcome="ok", **changes):
     """A load on a card of 80 GiB, of which 10 were predicted for weights and 4 for the rest."""
-    predicted = Figures(weights=10 * GIB, kv_cache=56 * GIB, rest=4 * GIB)
     measured = Figures(
         weights=int((10 + weights_gib) * GIB),
         kv_cache=int((56 - weights_gib - residual_gib) * GIB),
     )
-    values = {
-        "at": at,
+    found = {"measured": measured, "tokens_per_s": None}
+    found |= {key: changes.pop(key) for key in found if key in changes}
+    expected = {
         "load": load,
-        "outcome": "ok",
-        "predicted": predicted,
-        "measured": measured,
+        "predicted": Figures(weights=10 * GIB, kv_cache=56 * GIB, rest=4 * GIB),
         "on_cpu": False,
         "kv_cache_given": False,
         "device_bytes": 80 * GIB,
     }
-    return Observation(**{**values, **changes})
+    return Observation(at, Expectation(**{**expected, **changes}), outcome, **found)
 
 
 def runs(*residuals, **changes):
@@ -146,13 +145,10 @@ def test_another_machine_engine_or_version_says_nothing(field):
     assert corrected(runs(1.0, load=replace(LOAD, **{field: "another"}))) is None
 
 
-def test_weights_are_corrected_by_loads_of_the_very_model_alone():
-    own = calibration_for(LOAD, [seen(0.0, weights_gib=2)])
-    assert own is not None
-    assert own.weight_residual_bytes == 2 * GIB
-    foreign = calibration_for(replace(LOAD, model="another"), [seen(0.0, weights_gib=2)])
-    assert foreign is not None
-    assert foreign.weight_residual_bytes == 0
+def test_what_the_weights_took_counts_for_the_very_model_alone():
+    observations = [seen(1.0, weights_gib=2)]
+    assert corrected(observations) == 3.0
+    assert corrected(observations, replace(LOAD, model="another")) == 0.5
 
 
 def test_it_says_where_it_is_from():
