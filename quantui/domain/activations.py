@@ -49,12 +49,14 @@ def transient_peak(
     *,
     tokens: int,
     sequences: int,
-    context: int,
+    mla_rows: int = 0,
     tensor_parallel: int = 1,
-    block_tokens: int = 16,
     width: int = 2,
 ) -> Transient:
-    """The peak for one batch of ``tokens`` and ``sequences`` requests; ``width``: bytes of an activation."""
+    """The peak for one batch of ``tokens`` and ``sequences`` requests.
+
+    ``mla_rows``: of :func:`mla_context_rows`; ``width``: bytes of an activation.
+    """
     hidden = shape.hidden_size or 0
     rows = min(sequences, tokens)
     logits = rows * (shape.vocabulary or 0)
@@ -63,7 +65,8 @@ def transient_peak(
     states = (tokens + 2 * rows) * hidden * width
     sample = int(logits * sampler) + states
     forward = int(tokens * width * _forward_elements(shape, rules, tensor_parallel))
-    forward += _mla_context(shape, rules, context, sequences, block_tokens, tensor_parallel) * width
+    heads = max(1, (shape.heads or 1) // tensor_parallel)
+    forward += mla_rows * heads * _MLA_UP_PROJECTED * width
     image_low = image = image_high = 0
     if shape.has_vision:
         # The encoder's output stays while the language model is profiled; its own pass may be larger than both.
@@ -121,17 +124,11 @@ def _forward_elements(shape: ModelShape, rules: VllmBehaviour, tensor_parallel: 
     return max(dense, experts, attention)
 
 
-def _mla_context(
-    shape: ModelShape,
-    rules: VllmBehaviour,
-    context: int,
-    sequences: int,
-    block_tokens: int,
-    tensor_parallel: int,
+def mla_context_rows(
+    shape: ModelShape, rules: VllmBehaviour, context: int, sequences: int, block_tokens: int
 ) -> int:
-    """Elements of up-projected context that MLA's profile run allocates (mla_attention.py, forward_impl)."""
+    """Rows of up-projected context that MLA's profile run allocates; 0 without MLA (mla_attention.py, forward_impl)."""
     if not rules.mla_workspace_rows or not any(each.kind == "mla" for each in shape.attention):
         return 0
     rows = min(max(8 * context, 4 * sequences * block_tokens), rules.mla_workspace_rows)
-    rows = max(rows, sequences * block_tokens)
-    return rows * max(1, (shape.heads or 1) // tensor_parallel) * _MLA_UP_PROJECTED
+    return max(rows, sequences * block_tokens)

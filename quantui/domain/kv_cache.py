@@ -9,8 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from quantui.domain.kv_pages import (
+    CacheGroup,
+    Page,
+    aligned_to_states,
+    element_bytes,
+    kinds_of,
+    merged,
+    of_one_size,
+    page_of,
+)
 from quantui.domain.layer_partition import layers_of_stage
 
 if TYPE_CHECKING:
@@ -21,58 +31,6 @@ GPU_BLOCK_TOKENS = 16
 """vLLM's default block (vllm/config/cache.py, DEFAULT_BLOCK_SIZE)."""
 CPU_BLOCK_TOKENS = 128
 """Block of the CPU backend (vllm/platforms/cpu.py, check_and_update_config, 0.32)."""
-MLA_ALIGNMENT_TOKENS = 128
-"""Hybrids of MLA and states: the block is a multiple of it (vllm/platforms/interface.py, _align_hybrid_block_size)."""
-
-_ELEMENT_BYTES = {
-    "bfloat16": 2.0,
-    "float16": 2.0,
-    "half": 2.0,
-    "float32": 4.0,
-    "float": 4.0,
-    "fp8": 1.0,
-    "fp8_e4m3": 1.0,
-    "fp8_e5m2": 1.0,
-    "fp8_inc": 1.0,
-    "fp8_ds_mla": 1.0,
-    "int8": 1.0,
-    "int8_per_token_head": 1.0,
-    "fp8_per_token_head": 1.0,
-    "int4_per_token_head": 0.5,
-    # 4 bit and an 8-bit scale for 16 values (vllm/utils/torch_utils.py, nvfp4_kv_cache_full_dim).
-    "nvfp4": 0.5625,
-}
-_DS_MLA_BYTES = 656
-"""One token of ``fp8_ds_mla``: 512 fp8 values, 4 fp32 scales, 64 bf16 (vllm/v1/kv_cache_interface.py)."""
-_V0_LATENT_ALIGNMENT = 256
-"""Bytes that a token's latent is rounded up to in V0 (vllm/envs.py, VLLM_MLA_CUDA_MEM_ALIGN_KV_CACHE, 0.7.3)."""
-
-GroupKind = Literal["full", "sliding", "state", "cross"]
-
-
-@dataclass(frozen=True, slots=True)
-class CacheGroup:
-    """``groups`` equal groups of layers of one kind. ``block_tokens``: tokens of one block, 0 for states."""
-
-    kind: GroupKind
-    groups: int
-    block_tokens: int
-    window: int = 0
-    blocks: int = 1
-    """``state``: blocks a request holds, whatever its length."""
-
-    def blocks_of(self, context: int, in_flight: int) -> int:
-        """Blocks that one request of ``context`` tokens holds in one of the groups."""
-        if self.kind == "state":
-            return self.blocks
-        tokens = context
-        if self.kind == "cross":
-            tokens = self.window or context
-        elif self.kind == "sliding":
-            # One more block: the window may start in the middle of one (SlidingWindowSpec).
-            tokens = min(self.window - 1 + in_flight, context)
-            return -(-tokens // self.block_tokens) + 1
-        return -(-tokens // self.block_tokens)
 
 
 @dataclass(frozen=True)
@@ -141,13 +99,6 @@ class KvPlan:
         return low
 
 
-def element_bytes(kv_dtype: str, dtype: str | None) -> float:
-    """Bytes of one cached value; ``auto`` is the model's dtype (float32 is served in 16 bit, 2 is meant then)."""
-    if kv_dtype in ("auto", ""):
-        return 4.0 if dtype == "float32" else 2.0
-    return _ELEMENT_BYTES.get(kv_dtype, 2.0)
-
-
 def default_block_tokens(
     attention: tuple[AttentionLayers, ...], rules: VllmBehaviour, *, on_cpu: bool
 ) -> int:
@@ -174,11 +125,11 @@ def kv_plan(
     """The plan for one rank: with pipeline parallel, of the stage whose block is the largest."""
     width = element_bytes(kv_dtype, dtype)
     owned = [each for each in attention if each.kind != "encoder" and each.count]
-    kinds = _local_as_full(owned, rules)
+    kinds = kinds_of(owned, rules)
     if not kinds:
         return KvPlan((), 0, block_tokens, 0, rules.tokens_by_concurrency, rules.null_block)
     pages = [
-        _page(each, kind, width, kv_dtype, tensor_parallel, block_tokens, rules)
+        page_of(each, kind, width, kv_dtype, tensor_parallel, block_tokens, rules)
         for each, kind in kinds
     ]
     per_token = sum(
@@ -187,7 +138,7 @@ def kv_plan(
     states = [page for page in pages if page.kind == "state"]
     tokens_total = [page for page in pages if page.kind != "state"]
     if states and tokens_total:
-        pages = _aligned_to_states(pages, block_tokens, mla=any(e.kind == "mla" for e in owned))
+        pages = aligned_to_states(pages, block_tokens, mla=any(e.kind == "mla" for e in owned))
     if _uniform(pages):
         groups: tuple[CacheGroup, ...] = (pages[0].as_groups(1),)
         stage_bytes = [
@@ -195,7 +146,7 @@ def kv_plan(
             for stage in _stages(layers, pipeline_parallel)
         ]
     else:
-        pages = _merged(_one_page_size(pages))
+        pages = merged(of_one_size(pages))
         size = _group_size([page.count for page in pages], rules.group_slack)
         split = [(page, -(-page.count // size)) for page in pages]
         groups = tuple(page.as_groups(parts) for page, parts in split)
@@ -217,135 +168,10 @@ def kv_plan(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """Layers whose pages are alike: bytes of one layer's page in a block."""
-
-    kind: GroupKind
-    count: int
-    token_bytes: float
-    block_tokens: int
-    bytes: int
-    window: int
-    layers: tuple[int, ...]
-
-    def as_groups(self, parts: int) -> CacheGroup:
-        tokens = 0 if self.kind == "state" else self.block_tokens
-        return CacheGroup(self.kind, parts, tokens, self.window)
-
-
-def _local_as_full(
-    owned: list[AttentionLayers], rules: VllmBehaviour
-) -> list[tuple[AttentionLayers, GroupKind]]:
-    """Each kind as vLLM allocates it: chunked attention, and sliding windows of old versions, like full."""
-    chunked = any(each.kind == "chunked" for each in owned)
-    full = any(each.kind in ("full", "mla") for each in owned)
-    local_is_full = chunked or (not rules.hybrid_groups and full) or rules.engine == "v0"
-    result: list[tuple[AttentionLayers, GroupKind]] = []
-    for each in owned:
-        if each.kind == "sliding":
-            result.append((each, "full" if local_is_full or not each.window else "sliding"))
-        elif each.kind == "state":
-            result.append((each, "state"))
-        elif each.kind == "cross":
-            result.append((each, "cross"))
-        else:
-            result.append((each, "full"))
-    return result
-
-
-def _page(
-    each: AttentionLayers,
-    kind: GroupKind,
-    width: float,
-    kv_dtype: str,
-    tensor_parallel: int,
-    block_tokens: int,
-    rules: VllmBehaviour,
-) -> _Page:
-    window = (each.window or 0) if kind in ("sliding", "cross") else 0
-    if kind == "state":
-        state = -(-each.state_bytes // tensor_parallel)
-        return _Page(kind, each.count, 0.0, block_tokens, state, 0, each.layers)
-    if each.kind == "mla" and kv_dtype == "fp8_ds_mla":
-        per_token = float(_DS_MLA_BYTES)
-    else:
-        per_token = each.elements_per_token(tensor_parallel) * width
-    if each.kind == "mla" and rules.engine == "v0":
-        per_token = float(-(-int(per_token) // _V0_LATENT_ALIGNMENT) * _V0_LATENT_ALIGNMENT)
-    if kv_dtype.endswith("_per_token_head") and each.kind != "mla":
-        # A float32 scale for K and one for V of each head (vllm/v1/kv_cache_interface.py, KVQuantMode).
-        per_token += 8 * max(1, each.kv_heads // tensor_parallel)
-    per_token += each.indexer
-    page = int(per_token * block_tokens)
-    return _Page(kind, each.count, per_token, block_tokens, page, window, each.layers)
-
-
-def _aligned_to_states(pages: list[_Page], block_tokens: int, *, mla: bool) -> list[_Page]:
-    """Attention blocks long enough to hold a state, states padded to them (_align_hybrid_block_size)."""
-    state = max(page.bytes for page in pages if page.kind == "state")
-    per_token = max(page.token_bytes for page in pages if page.kind != "state")
-    step = max(block_tokens, MLA_ALIGNMENT_TOKENS) if mla else block_tokens
-    tokens = int(step * -(-state // (step * per_token)))
-    padded = int(tokens * per_token)
-    return [
-        _Page(page.kind, page.count, 0.0, tokens, padded, 0, page.layers)
-        if page.kind == "state"
-        else _Page(
-            page.kind,
-            page.count,
-            page.token_bytes,
-            tokens,
-            int(page.token_bytes * tokens),
-            page.window,
-            page.layers,
-        )
-        for page in pages
-    ]
-
-
-def _uniform(pages: list[_Page]) -> bool:
+def _uniform(pages: list[Page]) -> bool:
     """Whether every request takes as many tokens' slots in all layers: one group then."""
     first = pages[0]
     return all((page.kind, page.window) == (first.kind, first.window) for page in pages)
-
-
-def _one_page_size(pages: list[_Page]) -> list[_Page]:
-    """Pages of one size: longer blocks where the size divides, padding where not (unify_kv_cache_spec_page_size)."""
-    largest = max(page.bytes for page in pages)
-    result = []
-    for page in pages:
-        tokens = page.block_tokens
-        if page.kind != "state" and page.bytes and largest % page.bytes == 0:
-            tokens *= largest // page.bytes
-        result.append(
-            _Page(
-                page.kind, page.count, page.token_bytes, tokens, largest, page.window, page.layers
-            )
-        )
-    return result
-
-
-def _merged(pages: list[_Page]) -> list[_Page]:
-    """Entries that one spec describes, together."""
-    together: dict[tuple[object, ...], _Page] = {}
-    for page in pages:
-        key = (page.kind, page.block_tokens, page.bytes, page.window)
-        other = together.get(key)
-        together[key] = (
-            page
-            if other is None
-            else _Page(
-                page.kind,
-                page.count + other.count,
-                page.token_bytes,
-                page.block_tokens,
-                page.bytes,
-                page.window,
-                (*other.layers, *page.layers),
-            )
-        )
-    return list(together.values())
 
 
 def _group_size(counts: list[int], slack: float) -> int:
@@ -361,7 +187,7 @@ def _stages(layers: int, stages: int) -> list[range | None]:
     return [layers_of_stage(layers, stage, stages) for stage in range(stages)]
 
 
-def _stage_count(page: _Page, parts: int, stage: range | None) -> int:
+def _stage_count(page: Page, parts: int, stage: range | None) -> int:
     """Layers of the stage in the largest of ``parts`` groups."""
     if stage is None:
         count = page.count
