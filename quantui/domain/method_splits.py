@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from quantui.domain.method_findings import Finding, Refused, dotted
+from quantui.domain.method_findings import CATALOGUE_VLLM, Finding, Refused, dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
 _CPU_TILE = 32
 """vLLM 0.32, kernels/linear/mixed_precision/cpu.py, CPUWNA16LinearKernel.can_implement."""
 
-_MARLIN_TILE = (64, 128)
+MARLIN_TILE = (64, 128)
 """Output and input features, vLLM 0.32, quantization/utils/marlin_utils.py, GPTQ_MARLIN_MIN_THREAD_N and _K."""
+
+MARLIN_GROUPS = (-1, 32, 64, 128)
+"""vLLM 0.32, quantization/utils/marlin_utils.py, MARLIN_SUPPORTED_GROUP_SIZES; -1: a whole channel."""
 
 _MARLIN_PADS = (0, 24)
 """From this vLLM on, Marlin pads dense layers (https://github.com/vllm-project/vllm/pull/45295)."""
@@ -87,6 +90,7 @@ def _grouped(case: Case, shape: ModelShape) -> Iterator[Finding]:
     if case.on_cpu:
         yield from _cpu_tiles(case, layers)
     else:
+        yield from _marlin_groups(case, shape)
         yield from _marlin_tiles(case, layers)
 
 
@@ -140,6 +144,21 @@ def _groups(case: Case, shape: ModelShape, layers: tuple[_Layer, ...]) -> Iterat
         return
 
 
+def _marlin_groups(case: Case, shape: ModelShape) -> Iterator[Finding]:
+    group = shape.group_size if case.stored_as is not None else None
+    if group is None or group in MARLIN_GROUPS or case.version < CATALOGUE_VLLM:
+        return
+    text = f"Its groups are of {group}: Marlin takes 32, 64, 128 or a whole channel"
+    if case.method.name == "gptq":
+        yield Refused(
+            f"{text}, and vLLM has no other kernel for GPTQ.",
+            why="vLLM 0.32, quantization/auto_gptq.py, AutoGPTQLinearMethod.",
+            fix="Take another quantized copy of the model, or the 16-bit one.",
+        )
+    else:
+        yield Finding(f"{text}: vLLM takes a slower kernel.")
+
+
 def _blocks(case: Case, layers: tuple[_Layer, ...]) -> Iterator[Finding]:
     """Both sides of each block (vLLM 0.32, quantization/utils/fp8_utils.py, validate_fp8_block_shape)."""
     rows, columns = case.method.tile or (128, 128)
@@ -176,7 +195,7 @@ def _cpu_tiles(case: Case, layers: tuple[_Layer, ...]) -> Iterator[Finding]:
 
 
 def _marlin_tiles(case: Case, layers: tuple[_Layer, ...]) -> Iterator[Finding]:
-    outputs, inputs = _MARLIN_TILE
+    outputs, inputs = MARLIN_TILE
     for layer in layers:
         share = _share(case, layer)
         made = sum(layer.outputs) // (1 if layer.splits_inputs else case.tensor_parallel)

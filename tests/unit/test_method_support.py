@@ -367,6 +367,13 @@ class TestStoredFormats:
         stored = fields["quant_method"] if isinstance(fields, dict) else "awq"
         works("none", A100, stored_as=stored, config={"quantization_config": fields})
 
+    def test_groups_that_marlin_does_not_take_are_refused_or_cautioned(self):
+        for name, supported in (("gptq", False), ("awq", True)):
+            model = shape(quantization=name, quantization_bits=4, group_size=16)
+            found = support("none", gpus=[A100], shape=model, stored_as=name)
+            assert found.supported == supported
+            assert any("groups are of 16" in said for said in (*found.reasons, *found.cautions))
+
     def test_gptq_in_8_bit_has_no_kernel_on_the_cpu(self):
         config = {"quantization_config": {"quant_method": "gptq", "bits": 8, "sym": True}}
         assert "4 bit on the CPU" in refusal("none", on_cpu=True, stored_as="gptq", config=config)
