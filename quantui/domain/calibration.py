@@ -8,6 +8,7 @@ was given a size, and on the CPU, it is what the processes held at their peak mi
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Literal
@@ -134,9 +135,13 @@ class OwnRun:
 
 
 def machine_key(report: HardwareReport, gpus: Sequence[Gpu] = ()) -> str:
-    """What a residual holds for: the GPUs used and their driver; without any, the CPU and its RAM in GiB."""
+    """What a residual of one rank holds for: the kinds of GPU used and their driver; without any, CPU and RAM."""
     if gpus:
-        return replace(report, gpus=tuple(gpus)).fingerprint()
+        kinds = {
+            (gpu.name, gpu.total_bytes, gpu.compute_capability): replace(gpu, index=0)
+            for gpu in gpus
+        }
+        return replace(report, gpus=tuple(kinds.values())).fingerprint()
     host = report.host
     ram = "?" if host.ram_total_bytes is None else f"{host.ram_total_bytes / GIB:.0f} GiB"
     return f"CPU {host.cpu_name or '?'}, {host.usable_cores or '?'} cores, {ram}"
@@ -180,7 +185,7 @@ def calibration_for(load: Load, observations: Iterable[Observation]) -> Calibrat
     what other models say: one odd run cannot hide that something does not fit.
     """
     here = [seen for seen in observations if _same_place(seen.load, load)]
-    taught = _last_residuals([seen for seen in here if seen.load == load], own=True)
+    taught = _last_residuals([seen for seen in here if _same_way(seen.load, load)], own=True)
     foreign = not taught
     taught = taught or _last_residuals(here, own=False)
     if not taught:
@@ -227,11 +232,21 @@ def own_runs(load: Load, observations: Iterable[Observation]) -> tuple[OwnRun, .
 
 
 def _same_place(one: Load, other: Load) -> bool:
-    return (one.machine, one.engine, one.vllm_version) == (
+    return (one.machine, one.engine, _minor(one.vllm_version)) == (
         other.machine,
         other.engine,
-        other.vllm_version,
+        _minor(other.vllm_version),
     )
+
+
+def _minor(version: str) -> str:
+    """``0.32`` of ``0.32.1+cpu``: what vLLM takes changes with its minor version."""
+    return ".".join(re.split(r"[.+]", version)[:2])
+
+
+def _same_way(one: Load, other: Load) -> bool:
+    """Whether the same model was loaded in the same way."""
+    return replace(one, vllm_version="") == replace(other, vllm_version="")
 
 
 def _last_residuals(seen: list[Observation], *, own: bool) -> list[tuple[int, Observation]]:

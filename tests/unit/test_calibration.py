@@ -60,6 +60,11 @@ def test_what_the_cache_lacks_was_taken_by_the_rest():
     assert rest_residual(seen(1.5)) == 1.5 * GIB
 
 
+def test_a_patch_release_says_the_same_and_a_minor_one_does_not():
+    assert corrected(runs(1.0, load=replace(LOAD, vllm_version="0.32.4+cpu"))) == 1.0
+    assert corrected(runs(1.0, load=replace(LOAD, vllm_version="0.31.0"))) is None
+
+
 def test_what_the_weights_took_is_no_part_of_it():
     one = seen(1.5, weights_gib=2)
     assert (rest_residual(one), weight_residual(one)) == (1.5 * GIB, 2 * GIB)
@@ -145,6 +150,11 @@ def test_another_machine_engine_or_version_says_nothing(field):
     assert corrected(runs(1.0, load=replace(LOAD, **{field: "another"}))) is None
 
 
+def test_a_patch_release_says_the_same_and_a_minor_one_does_not():
+    assert corrected(runs(1.0, load=replace(LOAD, vllm_version="0.32.4+cpu"))) == 1.0
+    assert corrected(runs(1.0, load=replace(LOAD, vllm_version="0.31.0"))) is None
+
+
 def test_what_the_weights_took_counts_for_the_very_model_alone():
     observations = [seen(1.0, weights_gib=2)]
     assert corrected(observations) == 3.0
@@ -186,5 +196,7 @@ def test_a_machine_is_its_cards_or_else_its_cpu_and_ram():
     report = HardwareReport(gpus=cards, host=host, driver_version="580")
     assert machine_key(report, cards[:1]) == "1x big 2 B cc ?; driver 580"
     assert machine_key(report, cards[1:]) != machine_key(report, cards[:1])
+    twins = (cards[0], replace(cards[0], index=2))
+    assert machine_key(report, twins) == machine_key(report, cards[:1])
     assert machine_key(report) == "CPU cpu, 4 cores, 32 GiB"
     assert machine_key(HardwareReport()) == "CPU ?, ? cores, ?"
