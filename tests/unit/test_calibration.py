@@ -60,11 +60,6 @@ def test_what_the_cache_lacks_was_taken_by_the_rest():
     assert rest_residual(seen(1.5)) == 1.5 * GIB
 
 
-def test_a_patch_release_says_the_same_and_a_minor_one_does_not():
-    assert corrected(runs(1.0, load=replace(LOAD, vllm_version="0.32.4+cpu"))) == 1.0
-    assert corrected(runs(1.0, load=replace(LOAD, vllm_version="0.31.0"))) is None
-
-
 def test_what_the_weights_took_is_no_part_of_it():
     one = seen(1.5, weights_gib=2)
     assert (rest_residual(one), weight_residual(one)) == (1.5 * GIB, 2 * GIB)
