@@ -124,7 +124,9 @@ def prepare_model_for_vllm(
     plan = build_plan(draft, facts)
     steps = tuple(step for step in plan.steps if not isinstance(step, ServeStep | CheckStep))
     path = _checkpoint(replace(plan, steps=steps), on_event)
-    argument = quantization_argument(facts.model, method_named(draft.quantization.method))
+    argument = quantization_argument(
+        facts.model, method_named(draft.quantization.method), plan.engine
+    )
     return PreparedModel(
         path,
         engine_args=engine_arguments(

