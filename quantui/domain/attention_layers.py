@@ -152,6 +152,23 @@ def kv_head_count(text: ConfigView, index: int = 0) -> int | None:
     return _whole_at(text, index, *_KV_HEADS) or heads
 
 
+def head_sizes(text: ConfigView, kind: str, index: int) -> tuple[int, int, int]:
+    """K/V heads, elements of a head's K and of its V, of the layer ``index`` that attends as ``kind`` says."""
+    heads, size = kv_head_count(text, index) or 0, head_dimension(text, index) or 0
+    value = size
+    if text.model_type.startswith("mimo_v2"):
+        value = text.whole("v_head_dim") or size
+        if kind == "sliding":
+            heads = text.whole("swa_num_key_value_heads") or heads
+            size = text.whole("swa_head_dim") or size
+            value = text.whole("swa_v_head_dim") or value
+    if kind == "full" and text.model_type.startswith("gemma4"):
+        size = value = text.whole("global_head_dim") or 512
+        if text.flag("attention_k_eq_v"):
+            heads = text.whole("num_global_key_value_heads") or heads
+    return heads, size, value
+
+
 def _one_layer(text: ConfigView, kind: str, index: int, dtype_bytes: int) -> AttentionLayers | None:
     if kind == "mla":
         return AttentionLayers(
@@ -166,16 +183,7 @@ def _one_layer(text: ConfigView, kind: str, index: int, dtype_bytes: int) -> Att
         return AttentionLayers("state", 0, state_bytes=state_bytes(text, kind, dtype_bytes) or 0)
     if kind not in {"full", "sliding", "chunked", "cross"}:
         return None
-    heads, size = kv_head_count(text, index) or 0, head_dimension(text, index) or 0
-    value = text.whole("v_head_dim") if text.model_type.startswith("mimo_v2") else None
-    if kind == "sliding" and text.model_type.startswith("mimo_v2"):
-        heads = text.whole("swa_num_key_value_heads") or heads
-        size = text.whole("swa_head_dim") or size
-        value = text.whole("swa_v_head_dim") or value
-    if kind == "full" and text.model_type.startswith("gemma4"):
-        size = text.whole("global_head_dim") or 512
-        if text.flag("attention_k_eq_v"):
-            heads = text.whole("num_global_key_value_heads") or heads
+    heads, size, value = head_sizes(text, kind, index)
     window = None
     if kind == "sliding":
         window = text.whole("sliding_window", "sliding_window_size")
@@ -185,7 +193,7 @@ def _one_layer(text: ConfigView, kind: str, index: int, dtype_bytes: int) -> Att
     if kind == "chunked":
         window = text.whole("attention_chunk_size")
     kept: AttentionKind = kind  # type: ignore[assignment]
-    return AttentionLayers(kept, 0, heads, size, 0 if value in {None, size} else value or 0, window)
+    return AttentionLayers(kept, 0, heads, size, 0 if value == size else value, window)
 
 
 def _indexer(text: ConfigView) -> int:

@@ -26,7 +26,7 @@ class Family:
     gated: bool = True
     mlp_bias: Trait = "mlp_bias"
     qk_norm: str = ""
-    """``head``: one head wide; ``full``: as wide as all heads; ``heads``: one for each head."""
+    """``head``: one head wide; ``biased``: that, with a bias; ``full``, ``heads``: as wide as all heads."""
     qk_norm_if: str = ""
     """The field that says whether there is one; empty: always."""
     positions: str = ""
@@ -83,6 +83,9 @@ FAMILIES: dict[str, Family] = {
     "gemma": Family(mlp_bias=False),
     "gemma2": Family(norms=4, mlp_bias=False),
     "gemma3_text": _GEMMA3,
+    "gemma3n_text": _GEMMA3,
+    "gemma4_text": _GEMMA3,
+    "gemma4_unified_text": _GEMMA3,
     "phi": Family(
         norm=2,
         norms=1,
@@ -90,7 +93,7 @@ FAMILIES: dict[str, Family] = {
         output_bias=True,
         gated=False,
         mlp_bias=True,
-        qk_norm="heads",
+        qk_norm="biased",
         qk_norm_if="qk_layernorm",
         head_bias=True,
     ),
@@ -155,7 +158,7 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": Family(
         norm=2, qkv_bias="use_bias", output_bias="use_bias", gated=False, mlp_bias="use_bias"
     ),
-    "cohere": Family(norms=1, qk_norm="all-heads", qk_norm_if="use_qk_norm", mlp_bias=False),
+    "cohere": Family(norms=1, qk_norm="heads", qk_norm_if="use_qk_norm", mlp_bias=False),
     "cohere2": Family(norms=1, mlp_bias=False),
     "olmo": Family(norm=0, mlp_bias=False),
     "olmo2": _OLMO2,
@@ -204,6 +207,10 @@ FAMILIES: dict[str, Family] = {
     "kimi_k2": _DEEPSEEK3,
     "glm_moe_dsa": _DEEPSEEK3,
     "glm4_moe_lite": _DEEPSEEK3,
+    "kimi_linear": _DEEPSEEK3,
+    "mamba": _PLAIN,
+    "mamba2": _PLAIN,
+    "falcon_mamba": _PLAIN,
     "minicpm": _PLAIN,
     "minicpm3": _PLAIN,
     "jamba": _PLAIN,
@@ -222,7 +229,7 @@ FAMILIES: dict[str, Family] = {
         output_bias=True,
         gated=False,
         mlp_bias=True,
-        qk_norm="head-biased",
+        qk_norm="biased",
         qk_norm_if="qk_layernorm",
     ),
     "telechat2": Family(qkv_bias=False, output_bias=True, mlp_bias=False),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantui.domain.attention_layers import head_dimension, kv_head_count
+from quantui.domain.attention_layers import head_sizes
 from quantui.domain.config_view import positive
 from quantui.domain.decoder_families import Family, Trait, family_of
 from quantui.domain.experts import ExpertFacts, expert_facts
+from quantui.domain.gemma_weights import add_gemma_parts
 from quantui.domain.layer_schedule import layer_mixers
 from quantui.domain.mixer_weights import add_mixers
 from quantui.domain.weight_parts import Parts
@@ -45,9 +47,12 @@ def decoder_weights(
     parts = Parts()
     _add_ends(parts, text, family, hidden, vocabulary, tied=tied)
     attention = [i for i, kinds in enumerate(mixers) if _ATTENTION & set(kinds)]
-    for heads, kv_heads, size, layers in _head_runs(text, attention, mixers):
-        _add_attention(parts, text, family, (hidden, heads, kv_heads, size), layers)
+    for run, layers in _head_runs(text, attention, mixers).items():
+        _add_attention(parts, text, family, hidden, run, layers)
     add_mixers(parts, text, hidden, mixers)
+    add_gemma_parts(parts, text, hidden, len(mixers))
+    if text.model_type == "apertus":
+        parts.add("other", "mlp.act_fn", 1, each=2, layers=range(len(mixers)))
     experts = expert_facts(text)
     _add_mlps(parts, text, family, hidden, mixers, experts)
     _add_norms(parts, text, family, hidden, mixers)
@@ -63,9 +68,9 @@ def _add_ends(
     parts: Parts, text: ConfigView, family: Family, hidden: int, vocabulary: int, *, tied: bool
 ) -> None:
     width = text.whole("word_embed_proj_dim") or hidden
-    parts.add(
-        "embedding", "model.embed_tokens", vocabulary, width, split="vocabulary", stage="first"
-    )
+    # Llama 3.2 Vision's table has eight rows more than its head, for images.
+    rows = vocabulary + (8 if text.model_type == "mllama_text_model" else 0)
+    parts.add("embedding", "model.embed_tokens", rows, width, split="vocabulary", stage="first")
     if width != hidden:
         parts.add(
             "linear", "model.decoder.project_in", hidden, width, stage="first", quantized=False
@@ -86,65 +91,79 @@ def _add_ends(
         parts.norm("model.norm", hidden, None, family.norm)
 
 
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """The attention of layers that are alike."""
+
+    heads: int
+    kv_heads: int
+    size: int
+    value_size: int
+    has_keys: bool = True
+    has_values: bool = True
+    crosses: bool = False
+
+
 def _head_runs(
     text: ConfigView, attention: Sequence[int], mixers: Sequence[tuple[str, ...]]
-) -> list[tuple[int, int, int, list[int]]]:
-    """Layers with the same (heads, K/V heads, head size), together."""
-    runs: dict[tuple[int, int, int], list[int]] = {}
+) -> dict[_Heads, list[int]]:
+    """Layers whose attention is alike, together."""
+    runs: dict[_Heads, list[int]] = {}
+    owners = len(mixers) - text.count("num_kv_shared_layers")
     for index in attention:
+        kind = next(kind for kind in mixers[index] if kind in _ATTENTION)
         heads = text.whole("num_attention_heads", "n_head", "n_heads", "num_heads")
         stated = text.values.get("num_query_heads")
         if isinstance(stated, list) and stated:
             heads = positive(stated[min(index, len(stated) - 1)])
-        kv_heads, size = kv_head_count(text, index), head_dimension(text, index)
-        if heads and kv_heads and size:
-            runs.setdefault((heads, kv_heads, size), []).append(index)
-    return [(*key, layers) for key, layers in runs.items()]
+        kv_heads, size, value = head_sizes(text, kind, index)
+        if not (heads and kv_heads and size):
+            continue
+        shared = index >= owners > 0
+        same = kind == "full" and text.flag("attention_k_eq_v")
+        run = _Heads(
+            heads, kv_heads, size, value, not shared, not (shared or same), kind == "cross"
+        )
+        runs.setdefault(run, []).append(index)
+    return runs
 
 
 def _add_attention(
     parts: Parts,
     text: ConfigView,
     family: Family,
-    sizes: tuple[int, int, int, int],
+    hidden: int,
+    run: _Heads,
     layers: Sequence[int],
 ) -> None:
-    hidden, heads, kv_heads, size = sizes
     kind = text.model_type
-    if kind == "minicpm3":
+    if kind in {"minicpm3", "zamba2"}:
+        # Latent matrices, and blocks that layers share: counted with the mixers.
         return
-    inner = 2 * hidden if kind == "zamba2" else hidden
     bias, out_bias = trait(text, family.qkv_bias), trait(text, family.output_bias)
-    if kind in {"qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"}:
-        out_bias = bias
+    heads, kv_heads, size = run.heads, run.kv_heads, run.size
     queries = heads * size * (2 if family.query_gate else 1)
-    at = "self_attn."
-    if kind == "zamba2":
-        # Its attention blocks are few, shared by the hybrid layers: counted with the mixers.
-        return
-    parts.linear(at + "q_proj", queries, inner, layers, "column", bias=bias)
-    parts.linear(
-        at + "k_proj", kv_heads * size, inner, layers, "kv_heads", bias=bias, heads=kv_heads
-    )
-    parts.linear(
-        at + "v_proj", kv_heads * size, inner, layers, "kv_heads", bias=bias, heads=kv_heads
-    )
-    parts.linear(at + "o_proj", hidden, heads * size, layers, "row", bias=out_bias)
+    at = "cross_attn." if run.crosses else "self_attn."
+    parts.linear(at + "q_proj", queries, hidden, layers, "column", bias=bias)
+    for name, width, has in (
+        ("k_proj", size, run.has_keys),
+        ("v_proj", run.value_size, run.has_values),
+    ):
+        if has:
+            rows = kv_heads * width
+            parts.linear(at + name, rows, hidden, layers, "kv_heads", bias=bias, heads=kv_heads)
+    parts.linear(at + "o_proj", hidden, heads * run.value_size, layers, "row", bias=out_bias)
     if family.sinks:
         parts.add("other", at + "sinks", heads, split="column", layers=layers)
-    if family.qk_norm and (not family.qk_norm_if or text.flag(family.qk_norm_if)):
-        widths = {
-            "head": (size, size),
-            "full": (heads * size, kv_heads * size),
-            "heads": (heads * size, kv_heads * size),
-            "all-heads": (heads * size, kv_heads * size),
-            "head-biased": (size, size),
-        }[family.qk_norm]
-        vectors = 2 if family.qk_norm == "head-biased" or kind == "phi" else 1
-        if kind == "phi":
-            widths = (size, size)
-        parts.norm(at + "q_norm", widths[0], layers, vectors)
-        parts.norm(at + "k_norm", widths[1], layers, vectors)
+    if run.crosses:
+        parts.add("other", "cross_attn_gates", 1, each=2, layers=layers)
+    normed = family.qk_norm and (not family.qk_norm_if or text.flag(family.qk_norm_if))
+    if normed or run.crosses:
+        wide = family.qk_norm in {"full", "heads"}
+        vectors = 2 if family.qk_norm == "biased" else 1
+        parts.norm(at + "q_norm", heads * size if wide else size, layers, vectors)
+        if run.has_keys:
+            parts.norm(at + "k_norm", kv_heads * size if wide else size, layers, vectors)
 
 
 def dense_size(text: ConfigView, hidden: int, index: int = 0) -> int | None:
@@ -160,6 +179,9 @@ def dense_size(text: ConfigView, hidden: int, index: int = 0) -> int | None:
     if kind in _FOUR_TIMES:
         names = ("n_inner", "ffn_hidden_size", "intermediate_size")
         return next((n for name in names if (n := positive(text.values.get(name)))), 4 * hidden)
+    if text.flag("use_double_wide_mlp"):
+        owners = (text.whole("num_hidden_layers") or 0) - text.count("num_kv_shared_layers")
+        return text.count("intermediate_size") * (2 if index >= owners > 0 else 1) or None
     size = text.whole("intermediate_size", "block_ff_dim", "ffn_hidden_size", "ffn_dim", "n_inner")
     if kind == "qwen" and size:
         return size // 2
@@ -184,7 +206,7 @@ def _add_mlps(
     if kind in _NO_MLP:
         return
     sparse = set(experts.layers)
-    dense = [i for i in every if i not in sparse]
+    dense = [i for i in every if i not in sparse or kind.startswith("gemma4")]
     if kind == "nemotron_h":
         dense = [i for i in dense if not mixers[i]]
     elif kind in {"granitemoehybrid", "granitemoeshared", "zamba2"}:

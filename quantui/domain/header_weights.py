@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantui.domain.weight_groups import WeightGroup
-from quantui.domain.weight_names import PARTS, is_loaded, named_weight
+from quantui.domain.weight_names import PARTS, is_bias, is_loaded, named_weight
 from quantui.domain.weight_parts import QUANTIZABLE
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _modules(
             if keeps_zeros or not tensor.name.endswith((".qzeros", ".weight_zero_point")):
                 module.stored += tensor.nbytes
             continue
-        bias = name.endswith((".bias", "_bias")) and kind is None
+        bias = kind is None and is_bias(name)
         key = tensor.name if bias else name
         module = modules.setdefault(key, _Module())
         module.stored += tensor.nbytes

@@ -60,7 +60,7 @@ _EMBEDDINGS = _words(
 _POSITIONS = _words("embed_positions wpe position_embeddings token_type_embeddings")
 _HEADS = _words("lm_head embed_out output output_layer score classifier")
 _ROUTERS = _words(
-    "gate router shared_expert_gate router_gate e_score_correction_bias expert_bias moe_statics wg"
+    "gate router shared_expert_gate router_gate e_score_correction_bias expert_bias moe_statics wg modality_router"
 )
 _CONVOLUTIONS = _words("conv1d conv q_conv1d k_conv1d v_conv1d short_conv")
 _STATES = _words("A_log D dt_bias A")
@@ -90,13 +90,22 @@ def is_loaded(name: str, layers: int | None) -> bool:
     return found is None or int(found.group(1)) < layers
 
 
+def is_bias(name: str) -> bool:
+    """Whether the tensor is added to a module's output; a router's correction and a state's bias are their own."""
+    last = name.rsplit(".", 1)[-1]
+    return last == "bias" or (last.endswith("_bias") and last not in _STATES | _ROUTERS)
+
+
 def named_weight(module: str, *, vector: bool = False, bias: bool = False) -> NamedWeight:
     """Classify ``module``, a tensor's name without ``.weight``; ``vector`` when it has one dimension."""
+    if bias:
+        module = module.removesuffix(".bias").removesuffix("_bias")
     template = _EXPERT.sub("{}", module)
     found = _LAYER.search(module)
     layer: int | None = None
     if _VISION.search(module):
-        return NamedWeight("vision", _LAYER.sub(".layers.{}", template), None, "none", "first")
+        split: WeightSplit = "none" if vector else "column"
+        return NamedWeight("vision", _LAYER.sub(".layers.{}", template), None, split, "first")
     if found is not None:
         layer = int(found.group(1))
         at = _LAYER.search(template)
@@ -105,9 +114,8 @@ def named_weight(module: str, *, vector: bool = False, bias: bool = False) -> Na
     path = module.split(".")
     last = path[-1]
     stage: WeightStage = "layer" if layer is not None else "first"
-    inside = path[path.index("layers") :] if "layers" in path else path
-    role, split = _role(path, inside, last, vector=vector, in_layer=layer is not None)
-    if bias and role in {"linear", "expert", "head", "other"}:
+    role, split = _role(path, last, vector=vector, in_layer=layer is not None)
+    if bias and role in {"linear", "expert", "head", "other", "router"}:
         role, split = "bias", ("none" if split == "row" else split)
     if layer is None and role in {"head", "norm", "bias", "other", "linear"}:
         early = "emb" in module.lower() or "project_in" in module
@@ -116,11 +124,11 @@ def named_weight(module: str, *, vector: bool = False, bias: bool = False) -> Na
 
 
 def _role(
-    path: list[str], inside: list[str], last: str, *, vector: bool, in_layer: bool
+    path: list[str], last: str, *, vector: bool, in_layer: bool
 ) -> tuple[WeightRole, WeightSplit]:
     if last in _STATES and in_layer:
         return "state", "column"
-    if any(part in _CONVOLUTIONS for part in inside):
+    if last in _CONVOLUTIONS:
         return "convolution", "column"
     if (
         any(part == "experts" or part.startswith("experts.") for part in path)
@@ -131,6 +139,8 @@ def _role(
         return "embedding", "none" if last in _POSITIONS else "vocabulary"
     if not in_layer and last in _HEADS:
         return "head", "vocabulary"
+    if in_layer and "altup" in path and not last.endswith(("router", "norm")):
+        return "other", "none"
     if last in _ROUTERS or (len(path) > 1 and path[-2] in {"router", "moe_statics"}):
         return "router", "none"
     if (
@@ -150,4 +160,4 @@ def _role(
         return "linear", "row"
     if vector:
         return "other", "column" if last == "sinks" else "none"
-    return ("linear" if in_layer else "other"), "none"
+    return ("linear" if in_layer or last.startswith("project_") else "other"), "none"
