@@ -76,9 +76,21 @@ def _cpu(case: Case) -> Iterator[Finding]:
             why=chosen.source_of("cpu"),
             fix=f"Choose one of: {runs}.",
         )
-    elif not chosen.cpu_moe and shape is not None and shape.is_moe:
+    elif shape is not None and shape.is_moe and chosen.cpu_moe != "yes":
+        yield from _cpu_experts(case)
+
+
+def _cpu_experts(case: Case) -> Iterator[Finding]:
+    """Experts have kernels of their own, on x86 mostly for CPUs with AMX."""
+    chosen, flags = case.method, case.cpu_flags
+    if chosen.cpu_moe == "amx" and flags is None:
+        yield Finding(
+            f"{chosen.title} runs experts on CPUs with AMX only; this CPU's flags are unknown."
+        )
+    elif chosen.cpu_moe == "no" or "amx_tile" not in (flags or ()):
+        why = "" if chosen.cpu_moe == "no" else ": that needs AMX, which this CPU lacks"
         yield Refused(
-            f"{chosen.title} does not run on the CPU for a model with experts.",
+            f"{chosen.title} does not run on the CPU for a model with experts{why}.",
             why=chosen.source_of("cpu_moe"),
             fix="Serve it in 16 bit, or on a GPU.",
         )

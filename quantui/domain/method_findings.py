@@ -51,6 +51,7 @@ class Case:
     capabilities: Collection[str] | None
     packages: Collection[str] | None
     stored_as: str | None
+    cpu_flags: Collection[str] | None = None
 
     def with_method(self, other: Method) -> Case:
         """The same question about another method."""

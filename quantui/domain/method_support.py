@@ -60,13 +60,14 @@ def support(
     packages: Collection[str] | None = None,
     stored_as: str | None = None,
     config: Mapping[str, Any] | None = None,
+    cpu_flags: Collection[str] | None = None,
 ) -> Support:
     """Whether ``method`` works on all of ``gpus`` (or the CPU) with a vLLM of ``vllm_version``.
 
     ``capabilities`` are the quantization names that the engine registers, ``packages`` the distributions in it; None:
     not asked. ``stored_as`` is what the checkpoint is quantized with, by the catalogue's name or as its
     ``quant_method``; None: it is in 16 bit, or is still to be made; ``config`` is then its config.json, if at hand.
-    ``dtype`` is vLLM's ``--dtype``.
+    ``dtype`` is vLLM's ``--dtype``, ``cpu_flags`` the host's instruction sets as the probe names them ("amx_tile").
     """
     chosen = method_named(method) if isinstance(method, str) else method
     case = Case(
@@ -81,6 +82,7 @@ def support(
         capabilities=capabilities,
         packages=packages,
         stored_as=stored_as,
+        cpu_flags=cpu_flags,
     )
     findings: tuple[Finding, ...] = tuple(_findings(case))
     if config is not None and stored_as is not None:

@@ -24,6 +24,9 @@ training, other-runtime: not what vLLM serves; research: a published line of wor
 Calibration = Literal["none", "data", "optional"]
 """What making the checkpoint takes: nothing, texts to run through the model, or either."""
 
+CpuExperts = Literal["yes", "amx", "no"]
+"""Whether the CPU has a kernel for quantized experts: any CPU, one with AMX (x86), or none."""
+
 Version = tuple[int, ...]
 Older: TypeAlias = "tuple[tuple[Version, _T], ...]"
 _T = TypeVar("_T")
@@ -87,7 +90,7 @@ class Method:
     split: Literal["", "group", "block"] = ""
     tile: Version | None = None
     marlin: bool = False
-    cpu_moe: bool = True
+    cpu_moe: CpuExperts = "yes"
     only_dense: bool = False
     tensor_parallel_prequantized: bool = True
     eager_only: bool = False
@@ -145,6 +148,14 @@ _VERSIONS = (
 )
 
 
+_CHOICES = {
+    "status": get_args(Status),
+    "calibration": get_args(Calibration),
+    "cpu_moe": get_args(CpuExperts),
+    "split": ("", "group", "block"),
+}
+
+
 def parse_version(text: str) -> Version:
     """The numbers of a version such as "0.28.1"; ValueError where a part is not one."""
     return tuple(int(part) for part in text.split("."))
@@ -166,7 +177,7 @@ def read_method(name: str, entry: Mapping[str, Any]) -> Method:
 
 
 def _value(name: str, key: str, value: Any) -> object:  # noqa: ANN401
-    allowed = {"status": get_args(Status), "calibration": get_args(Calibration)}.get(key)
+    allowed = _CHOICES.get(key)
     if allowed and value not in allowed:
         raise ValueError(f"{name}: {key} is {value!r}, not one of {', '.join(allowed)}")
     if key in _VERSIONS:

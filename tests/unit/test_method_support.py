@@ -158,8 +158,17 @@ class TestCpu:
         assert "bitsandbytes" in found.refused[0].fix
         assert "squeezellm" not in found.refused[0].fix
 
-    def test_fp8_in_flight_has_no_kernel_for_experts_there(self):
-        assert "experts" in refusal("fp8_per_channel", on_cpu=True, shape=MIXTRAL)
+    @pytest.mark.parametrize("name", ["fp8_per_channel", "bitsandbytes"])
+    def test_some_have_no_kernel_for_experts_there(self, name):
+        said = refusal(name, on_cpu=True, shape=MIXTRAL, cpu_flags=("amx_tile",))
+        assert "experts" in said
+
+    @pytest.mark.parametrize("name", [*AWQ_LIKE, "int8_w8a8", "fp8_dynamic"])
+    def test_quantized_experts_need_amx_there(self, name):
+        assert "AMX" in refusal(name, on_cpu=True, shape=MIXTRAL, cpu_flags=("avx2", "avx512f"))
+        works(name, on_cpu=True, shape=MIXTRAL, cpu_flags=("avx512f", "amx_tile"))
+        works(name, on_cpu=True, shape=LLAMA_8B, cpu_flags=("avx2",))
+        assert any("AMX" in said for said in works(name, on_cpu=True, shape=MIXTRAL).cautions)
 
     def test_compute_capabilities_of_cards_that_are_not_used_do_not_matter(self):
         works("awq", V100, on_cpu=True)
