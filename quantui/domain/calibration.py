@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 from quantui.domain.formatting import format_bytes
+from quantui.domain.speed_evidence import OwnRun
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -104,6 +106,7 @@ class Observation:
     load_seconds: float | None = None
     tokens_per_s: float | None = None
     first_token_s: float | None = None
+    answer_tokens: int | None = None
 
     @property
     def load(self) -> Load:
@@ -114,24 +117,6 @@ class Observation:
     def predicted(self) -> Figures:
         """What the estimate had said."""
         return self.expected.predicted
-
-
-@dataclass(frozen=True)
-class OwnRun:
-    """The speed that one user's request had here. ``context`` is the longest the server allowed, tokens."""
-
-    method: str
-    model: str
-    model_ref: str
-    vllm_version: str
-    tensor_parallel: int
-    pipeline_parallel: int
-    tokens_per_s: float
-    first_token_s: float | None
-    context: int | None
-    at: float
-    users: int = 1
-    source: str = "measured here, one streamed request"
 
 
 def machine_key(report: HardwareReport, gpus: Sequence[Gpu] = ()) -> str:
@@ -211,24 +196,23 @@ def calibration_for(load: Load, observations: Iterable[Observation]) -> Calibrat
 
 
 def own_runs(load: Load, observations: Iterable[Observation]) -> tuple[OwnRun, ...]:
-    """The speeds measured on this machine with this engine and vLLM, newest first; of any model and method."""
-    found = [
+    """How fast the model of ``load`` answered on its machine, newest first: every method, every spread."""
+    found = sorted(observations, key=lambda seen: seen.at, reverse=True)
+    return tuple(
         OwnRun(
             method=seen.load.method,
             model=seen.load.model,
-            model_ref=seen.expected.model_ref,
-            vllm_version=seen.load.vllm_version,
-            tensor_parallel=seen.load.tensor_parallel,
-            pipeline_parallel=seen.load.pipeline_parallel,
+            hardware=seen.load.machine,
+            users=1,
             tokens_per_s=seen.tokens_per_s,
-            first_token_s=seen.first_token_s,
-            context=seen.expected.max_model_len,
-            at=seen.at,
+            context=seen.answer_tokens or 0,
+            tensor_parallel=seen.load.tensor_parallel,
+            when=datetime.fromtimestamp(seen.at, UTC).date().isoformat(),
         )
-        for seen in observations
-        if seen.tokens_per_s is not None and seen.tokens_per_s > 0 and _same_place(seen.load, load)
-    ]
-    return tuple(sorted(found, key=lambda run: run.at, reverse=True))
+        for seen in found
+        if seen.tokens_per_s and seen.load.pipeline_parallel == load.pipeline_parallel
+        if seen.load.model == load.model and _same_place(seen.load, load)
+    )
 
 
 def _same_place(one: Load, other: Load) -> bool:

@@ -35,7 +35,8 @@ def keep_load(
     """
     checked = checked or {}
     tokens = checked.get("kv_cache_tokens") or figures.get("kv_cache_tokens")
-    first, speed = _speed(checked.get("answer") or {})
+    answer = checked.get("answer") or {}
+    first, speed = _speed(answer)
     seen = Observation(
         at=time.time(),
         expected=expected,
@@ -51,6 +52,7 @@ def keep_load(
         load_seconds=load_seconds,
         tokens_per_s=speed,
         first_token_s=first,
+        answer_tokens=answer.get("tokens"),
     )
     append_observation(seen)
     return seen

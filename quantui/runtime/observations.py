@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 from quantui.domain.calibration import (
@@ -21,19 +21,25 @@ from quantui.domain.calibration import (
     Load,
     Observation,
     Outcome,
-    OwnRun,
     calibration_for,
+    machine_key,
     own_runs,
 )
+from quantui.engines.choice import default_engine_name
 from quantui.runtime.paths import home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from quantui.domain.hardware import Gpu, HardwareReport
+    from quantui.domain.speed_evidence import OwnRun
 
 _FORMAT = 1
 MOST_BYTES = 1024 * 1024
 """Some 1,500 loads."""
+_LATEST = 2.0**37
+"""Seconds since the epoch, in the year 6325: what no clock says."""
 _LONGEST_LINE = 8192
 _WAIT_S = 2.0
 
@@ -79,13 +85,35 @@ def read_observations() -> tuple[Observation, ...]:
     return tuple(found)
 
 
+def load_here(
+    report: HardwareReport,
+    gpus: Sequence[Gpu],
+    *,
+    vllm_version: str,
+    model: str,
+    method: str = "",
+    tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
+) -> Load:
+    """What would identify a load of ``model`` (a fingerprint) on ``gpus``; without any, on the CPU."""
+    return Load(
+        machine=machine_key(report, gpus),
+        engine=default_engine_name(replace(report, gpus=tuple(gpus))),
+        vllm_version=vllm_version,
+        method=method,
+        model=model,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=pipeline_parallel,
+    )
+
+
 def calibration(load: Load) -> Calibration | None:
     """What earlier loads teach about ``load``; see :func:`quantui.domain.calibration.calibration_for`."""
     return calibration_for(load, read_observations())
 
 
 def own_speeds(load: Load) -> tuple[OwnRun, ...]:
-    """The speeds measured on the machine of ``load``, newest first."""
+    """How fast the model of ``load`` answered on its machine, newest first."""
     return own_runs(load, read_observations())
 
 
@@ -137,13 +165,14 @@ def _parsed(line: bytes) -> Observation | None:
         if data["outcome"] not in get_args(Outcome):
             return None
         return Observation(
-            at=_number(data["at"]) or 0.0,
+            at=_moment(data["at"]),
             expected=_expectation(data["expected"]),
             outcome=data["outcome"],
             measured=_figures(data["measured"]),
             load_seconds=_number(data.get("load_seconds")),
             tokens_per_s=_number(data.get("tokens_per_s")),
             first_token_s=_number(data.get("first_token_s")),
+            answer_tokens=_count(data.get("answer_tokens")),
         )
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
@@ -184,6 +213,13 @@ def _of(kind: type[Any], value: object) -> Any:  # noqa: ANN401 - of the kind th
 
 def _count(value: object) -> int | None:
     return None if value is None else int(_of(int, value))
+
+
+def _moment(value: object) -> float:
+    at = _number(value)
+    if at is None or at > _LATEST:
+        raise ValueError
+    return at
 
 
 def _number(value: object) -> float | None:

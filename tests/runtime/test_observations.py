@@ -37,6 +37,7 @@ SEEN = Observation(
     measured=Figures(weights=10, kv_cache=45, kv_tokens=4),
     load_seconds=30.5,
     tokens_per_s=12.5,
+    answer_tokens=16,
 )
 
 
@@ -64,7 +65,7 @@ def test_what_was_learnt_is_given():
     assert found is not None
     assert (found.residual_bytes, found.runs) == (5, 1)
     (run,) = own_speeds(LOAD)
-    assert (run.tokens_per_s, run.method, run.context) == (12.5, "bitsandbytes", 2048)
+    assert (run.tokens_per_s, run.method, run.context) == (12.5, "bitsandbytes", 16)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,7 @@ def test_damaged_lines_are_passed_over(damage):
     [
         {"at": "now"},
         {"at": float("nan")},
+        {"at": 1e11 * 9},
         {"outcome": "fine"},
         {"tokens_per_s": -1},
         {"measured": {"weights": "10"}},

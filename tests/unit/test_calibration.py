@@ -168,18 +168,20 @@ def test_it_says_where_it_is_from():
 # Speeds
 
 
-def test_speeds_are_of_this_machine_newest_first():
+def test_speeds_are_of_this_model_on_this_machine_newest_first():
     observations = [
-        seen(at=1, tokens_per_s=10.0),
-        seen(at=3, tokens_per_s=30.0, load=replace(LOAD, method="none")),
+        seen(at=0, tokens_per_s=10.0),
+        seen(at=86400, tokens_per_s=30.0, load=replace(LOAD, method="none")),
         seen(at=2, tokens_per_s=None),
-        seen(at=4, tokens_per_s=9.0, load=replace(LOAD, machine="another")),
+        seen(at=3, tokens_per_s=9.0, load=replace(LOAD, machine="another")),
+        seen(at=4, tokens_per_s=8.0, load=replace(LOAD, model="another")),
     ]
     found = own_runs(LOAD, observations)
-    assert [(run.tokens_per_s, run.method) for run in found] == [
-        (30.0, "none"),
-        (10.0, "bitsandbytes"),
+    assert [(run.tokens_per_s, run.method, run.when) for run in found] == [
+        (30.0, "none", "1970-01-02"),
+        (10.0, "bitsandbytes", "1970-01-01"),
     ]
+    assert {(run.users, run.hardware, run.tensor_parallel) for run in found} == {(1, "1x card", 1)}
 
 
 # Machines
