@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from quantui.advice import fit, recommend
     from quantui.api import (
         get_or_create_merged_model,
         merge_adapter,
@@ -26,9 +27,11 @@ __all__ = [
     "PreparedModel",
     "QuantuiError",
     "__version__",
+    "fit",
     "get_or_create_merged_model",
     "merge_adapter",
     "prepare_model_for_vllm",
+    "recommend",
     "was_trained_in_4bit",
 ]
 
@@ -37,9 +40,11 @@ _HOMES = {
     "FourBitVerdict": "quantui.domain.models",
     "PreparedModel": "quantui.domain.prepared_model",
     "QuantuiError": "quantui.domain.errors",
+    "fit": "quantui.advice",
     "get_or_create_merged_model": "quantui.api",
     "merge_adapter": "quantui.api",
     "prepare_model_for_vllm": "quantui.api",
+    "recommend": "quantui.advice",
     "was_trained_in_4bit": "quantui.api",
 }
 

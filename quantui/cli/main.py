@@ -13,6 +13,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("quantui.cli.demo", "the whole job on a small model made here: no GPU, no Hub"),
     "init": ("quantui.cli.init", "write a profile for a model and an adapter"),
     "merge": ("quantui.cli.merge", "merge LoRA adapters into their base, with proof"),
+    "recommend": (
+        "quantui.cli.recommend",
+        "rank the methods for a model on a machine, and say why",
+    ),
+    "fit": ("quantui.cli.fit", "say what a model takes with one method, and what fits"),
     "inspect": ("quantui.cli.inspect", "show what a checkpoint or an adapter is"),
     "doctor": ("quantui.cli.doctor", "show hardware, engines, caches, and what is wrong with each"),
     "engine": ("quantui.cli.engine", "list, make and remove the environments that merge and serve"),
@@ -24,6 +29,7 @@ From a model and a LoRA adapter to a quantized vLLM server that is proven to
 answer, and can be replayed.
 
   quantui demo                    try it: no GPU, no Hub, a small model made here
+  quantui recommend MODEL         which method works here, fits, and is best
   quantui merge BASE ADAPTER      merge a LoRA adapter, with proof
   quantui init MODEL --adapter A  write prod.toml
   quantui --profile prod.toml     prepare, serve and check what it describes

@@ -19,6 +19,8 @@ MOST_GPU_BYTES = 4 * 1024**4
 LEAST_RAM_BYTES = 64 * 1024**2
 MOST_RAM_BYTES = 256 * 1024**4
 MOST_GPUS = 4096
+ASSUMED_FREE = "hardware.assumed-free"
+"""Code of the note that says what was taken as free."""
 
 
 def check_sizes(report: HardwareReport) -> None:
@@ -69,7 +71,7 @@ def with_free_memory(report: HardwareReport) -> HardwareReport:
     notes: list[Problem] = []
     if host.ram_available_bytes is None and host.ram_total_bytes is not None:
         host = _all_ram_free(host)
-        notes.append(_assumed("RAM", "ram_available_bytes of the host"))
+        notes.append(_assumed("All of the RAM is taken as free.", "ram_available_bytes"))
     return replace(
         report,
         gpus=tuple(_all_free(_sharing(gpu, host)) for gpu in report.gpus),
@@ -89,7 +91,7 @@ def _all_free(gpu: Gpu) -> Gpu:
     if gpu.free_bytes is not None or gpu.total_bytes is None or gpu.mig_enabled:
         return gpu
     free = gpu.total_bytes - (gpu.used_bytes or 0) - (gpu.reserved_bytes or 0)
-    note = _assumed(f"GPU {gpu.index}", f"free_bytes of GPU {gpu.index}")
+    note = _assumed(f"GPU {gpu.index}: all of its memory is taken as free.", "free_bytes")
     return replace(gpu, free_bytes=max(0, free), problems=(*gpu.problems, note))
 
 
@@ -98,12 +100,7 @@ def _all_ram_free(host: Host) -> Host:
 
 
 def _assumed(what: str, field: str) -> Problem:
-    return Problem(
-        code="hardware.assumed-free",
-        what=f"All memory of {what} is taken as free.",
-        why=f"The machine description does not give {field}.",
-        severity="note",
-    )
+    return Problem(ASSUMED_FREE, what, f"The description does not give {field}.", severity="note")
 
 
 def _in_range(path: str, value: int | None, least: int, most: int) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def format_bytes(count: float | None) -> str:
@@ -30,6 +34,13 @@ def format_seconds(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def gpu_numbers(indices: Sequence[int]) -> str:
+    """``GPU 0``, ``GPUs 0, 2``, ``GPUs 0-7``."""
+    if len(indices) > 2 and list(indices) == list(range(indices[0], indices[-1] + 1)):
+        return f"GPUs {indices[0]}-{indices[-1]}"
+    return f"GPU{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
 
 
 def hanging(text: str, width: int | None, indent: int) -> str:

@@ -6,10 +6,15 @@ Each function takes the option's name, so that the error names it, and raises Qu
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
+from typing import TYPE_CHECKING
 
 from quantui.domain.errors import QuantuiError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MOST_TOKENS = 1024**3
 """A thousand times the longest context of any published model."""
@@ -75,7 +80,9 @@ def fraction(option: str, text: str) -> float:
 
 
 def gpu_indices(option: str, text: str) -> tuple[int, ...]:
-    """``0,1`` as ``(0, 1)``: in this order, none twice."""
+    """``0,1`` as ``(0, 1)``: in this order, none twice; ``none`` as (): the CPU."""
+    if text.strip().lower() == "none":
+        return ()
     parts = [part.strip() for part in text.split(",")]
     if all(re.fullmatch(r"\d{1,4}", part, re.ASCII) for part in parts):
         indices = tuple(map(int, parts))
@@ -86,7 +93,7 @@ def gpu_indices(option: str, text: str) -> tuple[int, ...]:
         option,
         text,
         "It takes GPUs by the numbers that `quantui doctor` shows, with commas between them.",
-        f"For example {option} 0,1.",
+        f"For example {option} 0,1; {option} none is the CPU.",
     )
 
 
@@ -96,6 +103,17 @@ def version(option: str, text: str) -> str:
     if match:
         return match[1] + (match[2] or "")
     raise bad_value(option, text, "It takes a version of vLLM.", f"For example {option} 0.32.0.")
+
+
+def choice(option: str, text: str, known: Mapping[str, str]) -> str:
+    """One of ``known``: what may be written, and what it stands for."""
+    wanted = text.strip().lower()
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, known, 1, 0.5)
+    names = ", ".join(dict.fromkeys(known.values()))
+    fix = f"Did you mean {near[0]}?" if near else f"For example {option} {next(iter(known))}."
+    raise bad_value(option, text, f"It takes {names}.", fix)
 
 
 def bad_value(option: str, text: str, why: str, fix: str) -> QuantuiError:

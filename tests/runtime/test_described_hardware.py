@@ -102,9 +102,10 @@ def test_memory_that_is_not_said_to_be_in_use_is_free_and_a_note_says_so(load):
     assert report.gpus[0].free_bytes == 80 * GIB
     assert report.host.ram_available_bytes == 16 * GIB
     notes = [problem for problem in report.all_problems() if problem.severity == "note"]
-    assert {"All memory of RAM is taken as free.", "All memory of GPU 0 is taken as free."} <= {
-        note.what for note in notes
-    }
+    assert [note.what for note in notes] == [
+        "All of the RAM is taken as free.",
+        "GPU 0: all of its memory is taken as free.",
+    ]
 
 
 def test_a_card_known_by_its_name_needs_no_sizes(load):

@@ -62,6 +62,18 @@ def test_gpus_keep_their_order():
     assert quantities.gpu_indices("--gpus", "2, 0") == (2, 0)
 
 
+def test_no_gpu_is_the_cpu():
+    assert quantities.gpu_indices("--gpus", "none") == ()
+
+
+def test_a_choice_may_have_other_names_and_a_wrong_one_is_told_the_nearest():
+    known = {"float16": "float16", "fp16": "float16"}
+    assert quantities.choice("--dtype", "FP16", known) == "float16"
+    with pytest.raises(QuantuiError, match="--dtype does not take 'flaot16'") as caught:
+        quantities.choice("--dtype", "flaot16", known)
+    assert "Did you mean float16?" in caught.value.fix
+
+
 @pytest.mark.parametrize("text", ["", ",", "0,", "a", "-1", "0,0", "0;1", "GPU-1"])
 def test_what_names_no_gpus_is_refused(text):
     with pytest.raises(QuantuiError, match="--gpus does not take"):

@@ -1,0 +1,197 @@
+"""The pieces that the answers of `fit` and `recommend` are printed from: at most 80 columns, colour optional."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quantui.cli.output import console
+from quantui.domain.formatting import format_bytes, gpu_numbers
+from quantui.domain.terminal_text import one_line, sanitize
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from quantui.domain.hardware import Gpu, HardwareReport
+    from quantui.domain.recommendation import Row
+    from quantui.runtime.engine_version import EngineVersion
+
+COLUMNS = 80
+LABEL = 9
+"""Columns of the words on the left: why, fix, note."""
+
+_VERDICTS = {"fits": "green", "tight": "yellow", "does not fit": "red", "unsupported": "red"}
+
+
+def page() -> Console:
+    """A console on stdout, no wider than :data:`COLUMNS` nor than the terminal."""
+    out = console()
+    out.width = min(out.width, COLUMNS)
+    return out
+
+
+def verdict(text: str) -> Text:
+    """The verdict's word, in its colour where there are colours."""
+    from rich.text import Text
+
+    return Text(text, style=_VERDICTS.get(text, ""))
+
+
+def heading(out: Console, text: str, detail: str = "") -> None:
+    """A title above a part of the answer, with a line before it."""
+    from rich.text import Text
+
+    out.print()
+    out.print(Text.assemble((sanitize(text), "bold"), f"  {sanitize(detail)}" if detail else ""))
+
+
+def paragraph(out: Console, label: str, text: str | Text, *, indent: int = 0) -> None:
+    """``label`` beside ``text``, whose lines stay in their column."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=indent + LABEL - 1, no_wrap=True)
+    grid.add_column(overflow="fold")
+    words = Text(one_line(text)) if isinstance(text, str) else text
+    grid.add_row(Text(" " * indent + label, style="bold" if not indent else "dim"), words)
+    out.print(grid)
+
+
+def bullets(out: Console, lines: Iterable[str], *, indent: int = 2) -> None:
+    """One line of text each, with a dash."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=indent + 1, no_wrap=True, justify="right")
+    grid.add_column(overflow="fold")
+    for line in lines:
+        grid.add_row("-", Text(one_line(line)))
+    if grid.row_count:
+        out.print(grid)
+
+
+def notes(out: Console, texts: Iterable[str]) -> None:
+    """What else is to be known, after a line."""
+    kept = list(dict.fromkeys(texts))
+    if kept:
+        out.print()
+    for text in kept:
+        paragraph(out, "note", text if text.endswith((".", "!", "?")) else f"{text}.")
+
+
+def command(out: Console, line: str) -> None:
+    """A command, whole on one line however long: it is there to be copied."""
+    from rich.text import Text
+
+    out.print(Text(f"  {sanitize(line)}"), soft_wrap=True)
+
+
+def rows(out: Console, found: Iterable[Row]) -> None:
+    """An explanation: each subject with its value, its formula and whose word it is."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=2)
+    grid.add_column(width=19, overflow="fold")
+    grid.add_column(overflow="fold")
+    for row in found:
+        words = Text(one_line(row.value))
+        if row.formula:
+            words.append(f"\n= {one_line(row.formula)}")
+        if row.source:
+            words.append(f"\n[{one_line(row.source)}]", style="dim")
+        grid.add_row("", Text(one_line(row.subject)), words)
+    out.print(grid)
+
+
+def table(*columns: str, right: Sequence[int] = (), fold: Sequence[int] = ()) -> Table:
+    """A table without lines, indented by two. ``right``: columns of numbers; ``fold``: of long texts."""
+    from rich.table import Table
+
+    made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=any(columns))
+    made.add_column("", width=0)
+    for number, name in enumerate(columns):
+        made.add_column(
+            name,
+            justify="right" if number in right else "left",
+            overflow="fold",
+            no_wrap=number not in fold,
+            header_style="dim",
+        )
+    return made
+
+
+def sentence(text: str) -> str:
+    """``text`` with a capital at its start and a full stop at its end."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def gib(count: int | None) -> str:
+    """Bytes as GiB with two decimals, without the unit: for a column that names it."""
+    return "?" if count is None else f"{count / 1024**3:.2f}"
+
+
+def count_of(value: float | None) -> str:
+    """``131,072``: groups of three, so that large numbers of tokens can be read."""
+    return "?" if value is None else f"{value:,.0f}"
+
+
+def parameters(count: int | None) -> str:
+    """``7.62 B parameters``."""
+    if count is None:
+        return "unknown number of parameters"
+    for size, name in ((10**12, "T"), (10**9, "B"), (10**6, "M")):
+        if count >= size:
+            return f"{count / size:.3g} {name} parameters"
+    return f"{count} parameters"
+
+
+def machine(
+    out: Console, report: HardwareReport, gpus: Sequence[Gpu], described_by: str | None
+) -> None:
+    """Where it would run."""
+    for number, line in enumerate(_machine_lines(report, gpus, described_by)):
+        paragraph(out, "" if number else "machine", line)
+
+
+def _machine_lines(
+    report: HardwareReport, gpus: Sequence[Gpu], described_by: str | None
+) -> Iterable[str]:
+    """The devices that are counted with, equal ones together; whose machine it is."""
+    if described_by is not None:
+        file = "standard input" if described_by == "-" else described_by
+        yield f"A machine described by {file}, not this one."
+    elif report.simulated:
+        yield "A described machine, not this one."
+    if not gpus:
+        host = report.host
+        yield (
+            f"No GPU: vLLM's CPU engine, {format_bytes(host.ram_total_bytes)} RAM, "
+            f"{format_bytes(host.ram_available_bytes)} free"
+        )
+    seen: dict[tuple[object, ...], list[Gpu]] = {}
+    for gpu in gpus:
+        key = (gpu.name, gpu.total_bytes, gpu.free_bytes, gpu.compute_capability)
+        seen.setdefault(key, []).append(gpu)
+    for alike in seen.values():
+        gpu = alike[0]
+        numbers = gpu_numbers([item.index for item in alike])
+        capability = ".".join(map(str, gpu.compute_capability or ())) or "unknown"
+        each = " each" if len(alike) > 1 else ""
+        yield (
+            f"{numbers}: {gpu.name or 'unknown'}, "
+            f"{format_bytes(gpu.total_bytes)}, {format_bytes(gpu.free_bytes)} free{each}, "
+            f"compute capability {capability}"
+        )
+
+
+def engine_line(engine: EngineVersion) -> str:
+    """Which vLLM, and why it is this one."""
+    return f"vLLM {engine.version} ({engine.origin})"

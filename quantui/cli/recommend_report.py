@@ -1,0 +1,247 @@
+"""How a recommendation is told: a table of choices, then reasons, costs and refusals, in 80 columns."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from quantui.cli.page import (
+    bullets,
+    command,
+    count_of,
+    engine_line,
+    gib,
+    heading,
+    machine,
+    notes,
+    page,
+    paragraph,
+    parameters,
+    rows,
+    table,
+    verdict,
+)
+from quantui.domain.formatting import format_bytes, format_seconds
+from quantui.domain.recommend import explanation, refusal_explanation
+from quantui.domain.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from quantui.domain.recommendation import Choice, Recommendation, Refusal
+    from quantui.runtime.recommending import Recommended
+
+SHOWN = 3
+"""Choices that are told with their reasons; the table has all of them."""
+
+_GENERAL = {
+    "retired": "dropped by vLLM",
+    "training": "for training",
+    "other-runtime": "other runtimes",
+    "research": "research lines",
+}
+"""Refusals that hold on every machine: their methods are only named, unless everything is to be explained."""
+
+
+def print_recommendation(answer: Recommended, *, program: str, explain: bool) -> None:
+    """The whole answer on stdout."""
+    out = page()
+    found = answer.recommendation
+    _head(out, answer)
+    if found.choices:
+        _choices(out, found.choices)
+        for choice in found.choices if explain else found.choices[:SHOWN]:
+            _reasons(out, choice)
+        hidden = len(found.choices) - SHOWN
+        if hidden > 0 and not explain:
+            paragraph(out, "", f"Reasons of the other {hidden}: --explain, or --json.")
+    else:
+        _nothing(out, found)
+    _adapter(out, found)
+    _refused(out, found.refused, explain=explain)
+    notes(out, (*answer.notes, *found.notes))
+    if explain:
+        _explained(out, answer)
+    if found.choices:
+        _next(out, answer, found.choices, program)
+
+
+def _head(out: Console, answer: Recommended) -> None:
+    subject, found = answer.subject, answer.recommendation
+    shape = subject.shape
+    stored = shape.quantization or shape.dtype or "unknown dtype"
+    paragraph(out, "model", f"{subject.model.ref}, {parameters(shape.parameters)}, {stored}")
+    if subject.adapter is not None:
+        paragraph(
+            out, "adapter", f"{subject.adapter.ref}, rank {subject.adapter.rank or 'unknown'}"
+        )
+    machine(out, subject.hardware, answer.gpus, subject.described_by)
+    paragraph(out, "engine", engine_line(subject.engine))
+    use = answer.use_case
+    users = "1 user" if found.users == 1 else f"{count_of(found.users)} users at a time"
+    paragraph(out, "use", f"{use.title}: {count_of(found.context)} tokens, {users}")
+
+
+def _choices(out: Console, choices: Sequence[Choice]) -> None:
+    several = any(len(choice.gpus) > 1 for choice in choices)
+    grid = table(
+        "#",
+        "method",
+        "verdict",
+        *(("GPUs",) if several else ()),
+        "GiB",
+        "context",
+        "tok/s",
+        "loss",
+        "first",
+        right=(0, 4, 5, 6, 7) if several else (0, 3, 4, 5, 6),
+        fold=(1,),
+    )
+    for choice in choices:
+        grid.add_row(
+            "",
+            str(choice.rank),
+            choice.method,
+            verdict(choice.verdict),
+            *((_split(choice),) if several else ()),
+            gib(choice.fit.weights.bytes),
+            count_of(choice.fit.max_context),
+            _rate(choice.speed.tokens_per_s_per_user),
+            _loss(choice.quality.loss_percent),
+            _first(choice),
+        )
+    out.print()
+    out.print(grid)
+    each = ", each GPU" if several else ""
+    legend = (
+        f"GiB: weights{each}. context: the longest for so many users. tok/s: of one user. loss: of quality, %. "
+        "first: what has to be done before."
+    )
+    from rich.text import Text
+
+    out.print(Text(f"  {legend}", style="dim"))
+
+
+def _split(choice: Choice) -> str:
+    parts = []
+    if choice.tensor_parallel > 1:
+        parts.append(f"tp {choice.tensor_parallel}")
+    if choice.pipeline_parallel > 1:
+        parts.append(f"pp {choice.pipeline_parallel}")
+    return " ".join(parts) or "1"
+
+
+def _rate(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def _loss(value: float | None) -> str:
+    return "?" if value is None else f"{value:.1f}"
+
+
+def _first(choice: Choice) -> str:
+    kinds = list(dict.fromkeys(step.kind for step in choice.cost.steps))
+    return " + ".join(kinds) or "nothing"
+
+
+def _reasons(out: Console, choice: Choice) -> None:
+    heading(out, f"{choice.rank}  {choice.title}", f"({choice.method}) {choice.verdict}")
+    bullets(out, choice.reasons)
+    for caution in choice.cautions:
+        paragraph(out, "mind", caution, indent=2)
+    for line in _cost_lines(choice):
+        paragraph(out, "first", line, indent=2)
+    if not choice.ready and choice.needs and not choice.cost.steps:
+        paragraph(out, "first", choice.needs, indent=2)
+
+
+def _cost_lines(choice: Choice) -> Iterable[str]:
+    for step in choice.cost.steps:
+        time = "" if step.seconds is None else f", {format_seconds(step.seconds)}"
+        yield f"{step.text}{time}"
+
+
+def _nothing(out: Console, found: Recommendation) -> None:
+    heading(out, "Nothing can be recommended here.")
+    nearest = found.nearest
+    if nearest is None:
+        return
+    paragraph(
+        out,
+        "nearest",
+        f"{nearest.title} ({nearest.method}): {format_bytes(nearest.missing_bytes)} are missing.",
+    )
+    if nearest.change:
+        paragraph(out, "fix", nearest.change)
+    if nearest.smaller:
+        paragraph(out, "smaller", ", ".join(nearest.smaller))
+
+
+def _adapter(out: Console, found: Recommendation) -> None:
+    advice = found.adapter_advice
+    if advice is None:
+        return
+    words = {
+        "merge": "merge it into the base",
+        "lora": "serve it beside the base (LoRA)",
+        None: "it cannot be served",
+    }
+    heading(out, "Adapter", words[advice.mode])
+    bullets(out, advice.reasons)
+
+
+def _refused(out: Console, refused: Sequence[Refusal], *, explain: bool) -> None:
+    here = [refusal for refusal in refused if explain or refusal.code not in _GENERAL]
+    told = [(refusal.method, _why(refusal)) for refusal in here]
+    if not explain:
+        for code, words in _GENERAL.items():
+            names = [refusal.method for refusal in refused if refusal.code == code]
+            if names:
+                told.append((words, ", ".join(names)))
+    if not told:
+        return
+    heading(out, "Not here")
+    grid = table("", "", fold=(0, 1))
+    for name, why in told:
+        grid.add_row("", name, one_line(why))
+    out.print(grid)
+
+
+def _why(refusal: Refusal) -> str:
+    text = refusal.reasons[0] if refusal.reasons else ""
+    return f"{text} Instead: {', '.join(refusal.instead)}." if refusal.instead else text
+
+
+def _next(out: Console, answer: Recommended, choices: Sequence[Choice], program: str) -> None:
+    """The commands that go on from here, for the best that can be served now and for the best of all."""
+    heading(out, "Next")
+    ready = next((choice for choice in choices if choice.ready), None)
+    if ready is not None:
+        command(out, f"{program} init {_names(answer, ready)}")
+    best = choices[0]
+    load = f" --context {answer.recommendation.context} --users {answer.recommendation.users}"
+    split = f" --tp {best.tensor_parallel}" if best.tensor_parallel > 1 else ""
+    split += f" --pp {best.pipeline_parallel}" if best.pipeline_parallel > 1 else ""
+    file = answer.subject.described_by
+    where = f" --hardware {shlex.quote(file)}" if file and file != "-" else ""
+    command(out, f"{program} fit {_names(answer, best)}{load}{split}{where} --explain")
+
+
+def _names(answer: Recommended, choice: Choice) -> str:
+    """The model, adapter and method as arguments; somebody's quantized checkpoint is served as it is."""
+    variant, adapter = choice.variant, answer.subject.adapter
+    ref = answer.subject.model.ref if variant is None else variant.path or variant.ref
+    beside = f" --adapter {shlex.quote(adapter.ref)}" if adapter else ""
+    return f"{shlex.quote(ref)}{beside} --method {'none' if variant else choice.method}"
+
+
+def _explained(out: Console, answer: Recommended) -> None:
+    """Formula, inputs and source of every figure, a choice after the other."""
+    for choice in answer.recommendation.choices:
+        heading(out, f"{choice.rank}  {choice.title}: how it was computed")
+        rows(out, explanation(choice, use=answer.use_case.name))
+    for refusal in answer.recommendation.refused:
+        heading(out, f"{refusal.title} ({refusal.method}): refused")
+        rows(out, refusal_explanation(refusal))
