@@ -84,11 +84,7 @@ def _answer(room: Room) -> Fit:
     """The verdict and all figures."""
     request, budget = room.request, room.budget
     reasons = unsupported_reasons(room.shape, request, room.limit)
-    if (
-        room.weights.bytes < 0
-        or budget is None
-        or (room.plan.block_bytes == 0 and not room.shape.layers)
-    ):
+    if room.weights.bytes < 0 or budget is None or room.cache_is_unknown:
         return _unknown(room, reasons)
     asked = request.context or min(room.limit, LEAST_CONTEXT)
     pool = room.pool(request.context or room.limit, budget)
@@ -234,4 +230,5 @@ def _fit(
         budget_bytes=budget,
         missing_bytes=missing,
         device=room.device.name,
+        graphs_in_budget=room.rules.graphs_in_budget,
     )

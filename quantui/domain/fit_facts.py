@@ -132,6 +132,8 @@ class Fit:
     """What vLLM may take of that GPU: utilization x total; of the RAM, what is planned with."""
     missing_bytes: int
     device: str
+    graphs_in_budget: bool = True
+    """Whether this vLLM takes the graphs out of the budget; else they come on top."""
     smallest_change: Change | None = None
 
     @property

@@ -17,7 +17,7 @@ from quantui.domain.gpu_budget import (
     other_memory,
     requested_bytes,
 )
-from quantui.domain.kv_cache import default_block_tokens, kv_plan
+from quantui.domain.kv_cache import default_block_tokens, kv_plan, state_blocks
 from quantui.domain.loaded_weights import loaded_weights
 from quantui.domain.vllm_versions import behaviour
 
@@ -126,6 +126,7 @@ class Room:
             kv_dtype=request.kv_dtype,
             dtype=request.dtype,
             block_tokens=block,
+            state_blocks=state_blocks(shape.model_type, rules),
         )
         return cls(
             shape,
@@ -150,6 +151,12 @@ class Room:
     def limit(self) -> int:
         """The longest context the model allows, tokens."""
         return self.shape.context_length or MOST_CONTEXT
+
+    @property
+    def cache_is_unknown(self) -> bool:
+        """Whether the config does not tell what a token's cache takes (encoders keep none, which is known)."""
+        kinds = {each.kind for each in self.shape.attention}
+        return not kinds or (self.plan.block_bytes == 0 and kinds != {"encoder"})
 
     @property
     def residual(self) -> int:

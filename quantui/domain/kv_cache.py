@@ -32,6 +32,11 @@ GPU_BLOCK_TOKENS = 16
 CPU_BLOCK_TOKENS = 128
 """Block of the CPU backend (vllm/platforms/cpu.py, check_and_update_config, 0.32)."""
 
+_MAMBA2 = frozenset(
+    {"bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "nemotron_h_puzzle", "zamba2"}
+)
+"""Models with vLLM's MambaMixer2."""
+
 
 @dataclass(frozen=True)
 class KvPlan:
@@ -110,6 +115,14 @@ def default_block_tokens(
     return 64 if mla and rules.engine == "v1" else GPU_BLOCK_TOKENS
 
 
+def state_blocks(model_type: str | None, rules: VllmBehaviour) -> int:
+    """Blocks that a request's state takes: more than one where prefixes are cached, one more for Mamba 2.
+
+    vllm/v1/kv_cache_interface.py, MambaSpec.max_memory_usage_bytes; mamba_mixer2.py, num_prefill_checkpoint_blocks.
+    """
+    return rules.state_blocks + (rules.mamba2_blocks if model_type in _MAMBA2 else 0)
+
+
 @lru_cache(maxsize=512)
 def kv_plan(
     attention: tuple[AttentionLayers, ...],
@@ -121,8 +134,12 @@ def kv_plan(
     kv_dtype: str = "auto",
     dtype: str | None = None,
     block_tokens: int = GPU_BLOCK_TOKENS,
+    state_blocks: int = 1,
 ) -> KvPlan:
-    """The plan for one rank: with pipeline parallel, of the stage whose block is the largest."""
+    """The plan for one rank: with pipeline parallel, of the stage whose block is the largest.
+
+    ``state_blocks``: of :func:`state_blocks`.
+    """
     width = element_bytes(kv_dtype, dtype)
     owned = [each for each in attention if each.kind != "encoder" and each.count]
     kinds = kinds_of(owned, rules)
@@ -140,7 +157,7 @@ def kv_plan(
     if states and tokens_total:
         pages = aligned_to_states(pages, block_tokens, mla=any(e.kind == "mla" for e in owned))
     if _uniform(pages):
-        groups: tuple[CacheGroup, ...] = (pages[0].as_groups(1),)
+        groups: tuple[CacheGroup, ...] = (pages[0].as_groups(1, state_blocks),)
         stage_bytes = [
             sum(_stage_count(page, 1, stage) * page.bytes for page in pages)
             for stage in _stages(layers, pipeline_parallel)
@@ -149,7 +166,7 @@ def kv_plan(
         pages = merged(of_one_size(pages))
         size = _group_size([page.count for page in pages], rules.group_slack)
         split = [(page, -(-page.count // size)) for page in pages]
-        groups = tuple(page.as_groups(parts) for page, parts in split)
+        groups = tuple(page.as_groups(parts, state_blocks) for page, parts in split)
         stage_bytes = [
             max(_stage_count(page, parts, stage) * page.bytes for page, parts in split)
             for stage in _stages(layers, pipeline_parallel)

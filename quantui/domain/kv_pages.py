@@ -82,10 +82,10 @@ class Page:
     window: int
     layers: tuple[int, ...]
 
-    def as_groups(self, parts: int) -> CacheGroup:
+    def as_groups(self, parts: int, state_blocks: int) -> CacheGroup:
         """The layers as ``parts`` groups."""
         tokens = 0 if self.kind == "state" else self.block_tokens
-        return CacheGroup(self.kind, parts, tokens, self.window)
+        return CacheGroup(self.kind, parts, tokens, self.window, state_blocks)
 
 
 def kinds_of(

@@ -1,68 +1,44 @@
-"""How much memory a served model takes, and the context that fits: pure arithmetic, every figure with its source.
+"""The memory of a plan: the fit of its model on its devices, the context to serve with, or a refusal that says why.
 
-Per rank, `KV = budget - (weights + context + transient peak) - CUDA graphs`; on the CPU the budget is free RAM and the
-KV cache is given to vLLM as a number. Linear layers are counted from the safetensors headers; what a method
-makes of them is in the catalogue. GQA and MLA caches are counted exactly; sliding windows and state-space layers are
-counted as full attention, which is an upper bound.
+The arithmetic is :func:`quantui.domain.fit.fit`; here it becomes what a plan carries and what the user is told.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from quantui.domain.checkpoint_facts import text_config
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.fit import LEAST_CONTEXT, fit
+from quantui.domain.fit_facts import Device, FitRequest, LoraSlots
+from quantui.domain.gpu_budget import GIB, cuda_context, lowered_utilization, requested_bytes
+from quantui.domain.model_shape import model_shape
+from quantui.domain.vllm_versions import CURRENT
+from quantui.domain.weight_census import weight_census
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from quantui.domain.calibration import Calibration
+    from quantui.domain.fit_facts import Fit
     from quantui.domain.methods import Method
-    from quantui.domain.models import ModelSpec, TensorInfo
+    from quantui.domain.model_shape import ModelShape
+    from quantui.domain.models import ModelSpec
 
-GIB = 1024**3
-DEFAULT_UTILIZATION = 0.92
-"""vLLM 0.32's own default of --gpu-memory-utilization."""
-CPU_BLOCK_TOKENS = 128
-"""KV block of vLLM's CPU backend (vllm/platforms/cpu.py, check_and_update_config, 0.32)."""
-CPU_PROCESSES_BYTES = int(1.35 * GIB)
-"""API server, EngineCore and Worker of vLLM 0.32 on the CPU, resident minus shared: 1.32 GiB with a model of
-4 million parameters and 8 MiB of KV cache, measured 2026-11-21."""
-CPU_SHARE = 0.9
-"""Part of the free RAM that is planned with: activations, the page cache and other programs need some too."""
-GPU_CONTEXT_BYTES = GIB
-"""CUDA context, workspaces and communication: an allowance, not a measurement."""
-GPU_GRAPHS_BYTES = GIB
-"""CUDA graphs, unless eager: an allowance; vLLM reports the real figure after capture."""
-SAMPLER_BYTES = 38.9
-"""Transient peak of the profile run's dummy sampler, bytes x max_num_seqs x vocabulary (26 public cases)."""
-LEAST_CONTEXT = 256
-"""Below this many tokens a served model is of no use, and quantui says that it does not fit."""
-_EMBEDDINGS = (
-    "embed_tokens",
-    "wte",
-    "wpe",
-    "lm_head",
-    "embed_out",
-    "word_embeddings",
-    "embed_in",
-    "embed_positions",
-)
-_KEPT_16BIT = (
-    "norm",
-    "mlp.gate.weight",
-    "router",
-    "visual",
-    "vision",
-    "multi_modal",
-    "ln_",
-    "rotary",
-)
+__all__ = ["GIB", "LEAST_CONTEXT", "Device", "MemoryEstimate", "estimate_memory", "served_shape"]
+
+_UNKNOWN_CONTEXT = 4096
+"""Served when neither the model nor the memory tells how long a context may be."""
 
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one GPU (or of RAM), and what they allow. ``sources`` explains each figure."""
+    """Bytes on one GPU (or of RAM), and what they allow. ``sources`` explains each figure.
+
+    ``cache_tokens``: the cache's size as vLLM will tell it; None: by ``kv_bytes_per_token``. ``fit`` has the figures'
+    error bands and the verdict; None where nothing could be computed.
+    """
 
     weight_bytes: int
     kv_bytes_per_token: int
@@ -72,10 +48,14 @@ class MemoryEstimate:
     max_model_len: int
     utilization: float | None
     sources: Mapping[str, str]
+    cache_tokens: int | None = None
+    fit: Fit | None = None
 
     @property
     def kv_cache_tokens(self) -> int:
         """Tokens that the KV cache holds, over all requests."""
+        if self.cache_tokens is not None:
+            return self.cache_tokens
         return self.kv_cache_bytes // max(1, self.kv_bytes_per_token)
 
     @property
@@ -84,111 +64,42 @@ class MemoryEstimate:
         return self.weight_bytes + self.kv_cache_bytes + self.transient_bytes + self.overhead_bytes
 
 
-def weight_bytes(
-    model: ModelSpec, chosen: Method, *, tensor_parallel: int, dtype: str
-) -> int | None:
-    """Bytes of weights on one rank, or None when neither headers nor file sizes are known.
-
-    A stored quantization is served as it is, so the files are the weights. Otherwise linear weights take
-    ``chosen.bytes_per_linear_weight`` each (an override of ``dtype`` counts for the rest), embeddings are padded
-    to 64 rows (vllm/model_executor/layers/vocab_parallel_embedding.py) and tied ones are held once.
-    """
-    if model.tensors is None or model.quantization:
-        return None if model.weight_bytes is None else model.weight_bytes // tensor_parallel
-    # A float32 checkpoint is loaded in 16 bit unless told otherwise (vllm/config/model.py, _resolve_auto_dtype).
-    width = 4 if dtype == "float32" else 2
-    linear_width = chosen.bytes_per_linear_weight if chosen.argument else float(width)
-    tied = bool(
-        text_config(model.config).get(
-            "tie_word_embeddings", model.config.get("tie_word_embeddings")
-        )
-    )
-    names = {tensor.name for tensor in model.tensors}
-    has_input = any(".embed_tokens" in name or ".wte" in name for name in names)
-    split, replicated = 0.0, 0.0
-    for tensor in model.tensors:
-        if any(part in tensor.name for part in _EMBEDDINGS):
-            if tied and has_input and "lm_head" in tensor.name:
-                continue
-            rows = tensor.shape[0] if tensor.shape else 1
-            split += -(-rows // 64) * 64 * (tensor.elements // max(1, rows)) * width
-        elif _is_linear(tensor):
-            split += tensor.elements * linear_width
-        else:
-            replicated += tensor.elements * width
-    return int(split / tensor_parallel + replicated)
-
-
-def _is_linear(tensor: TensorInfo) -> bool:
-    return len(tensor.shape) in (2, 3) and not any(part in tensor.name for part in _KEPT_16BIT)
-
-
-def kv_bytes_per_token(
-    config: Mapping[str, Any], *, tensor_parallel: int, element_bytes: int = 2
-) -> int | None:
-    """KV cache of one token on one rank, bytes; None when the config does not tell.
-
-    GQA: layers x 2 x max(1, kv_heads / TP) x head_dim x bytes. MLA: layers x (kv_lora_rank + qk_rope_head_dim) x
-    bytes, not divided by TP. (vllm/v1/kv_cache_interface.py)
-    """
-    text = text_config(config)
-
-    def number(*keys: str) -> int | None:
-        for key in keys:
-            value = text.get(key)
-            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-                return value
-        return None
-
-    layers = number("num_hidden_layers", "n_layer", "num_layers")
-    if layers is None:
-        return None
-    latent, rope = number("kv_lora_rank"), number("qk_rope_head_dim")
-    if latent and rope:
-        return layers * (latent + rope) * element_bytes
-    heads = number("num_attention_heads", "n_head")
-    hidden = number("hidden_size", "n_embd")
-    head_dim = number("head_dim") or (hidden // heads if hidden and heads else None)
-    kv_heads = number("num_key_value_heads") or (1 if text.get("multi_query") else heads)
-    if head_dim is None or kv_heads is None:
-        return None
-    return layers * 2 * max(1, kv_heads // tensor_parallel) * head_dim * element_bytes
-
-
-@dataclass(frozen=True)
-class Device:
-    """What is there to be used: one GPU of the group (the one with least), or the machine's RAM."""
-
-    on_cpu: bool
-    total_bytes: int | None
-    free_bytes: int | None
-    name: str
+def served_shape(model: ModelSpec) -> ModelShape:
+    """The shape of ``model``, with the context that its tokenizer allows too."""
+    shape = model_shape(model.config, model.tensors)
+    return replace(shape, context_length=model.context_length or shape.context_length)
 
 
 def estimate_memory(
     model: ModelSpec,
     chosen: Method,
-    device: Device,
+    device: Device | Sequence[Device],
     *,
     tensor_parallel: int = 1,
+    pipeline_parallel: int = 1,
     dtype: str = "auto",
     requested_context: int | None = None,
     max_num_seqs: int | None = None,
+    max_num_batched_tokens: int | None = None,
     utilization: float | None = None,
     kv_cache_bytes: int | None = None,
+    kv_dtype: str = "auto",
+    block_size: int | None = None,
+    lora_slots: LoraSlots | None = None,
     eager: bool = False,
     force: bool = False,
+    vllm_version: str = CURRENT,
+    calibration: Calibration | None = None,
 ) -> MemoryEstimate:
     """The estimate, with the context computed or the requested one checked.
 
-    Raises QuantuiError ``memory.*`` (exit code 3) when it does not fit; with ``force`` the numbers come back as
-    they are. Unknown sizes are not guessed: the context then is the requested or the model's own.
+    ``device``: one for each rank, or one that stands for all. Raises QuantuiError ``memory.*`` (exit code 3) when even
+    the optimistic ends of the figures do not fit; with ``force`` the numbers come back as they are. Unknown sizes are
+    not guessed: the context then is the requested or the model's own.
     """
-    weights = weight_bytes(model, chosen, tensor_parallel=tensor_parallel, dtype=dtype)
-    per_token = kv_bytes_per_token(
-        model.config, tensor_parallel=tensor_parallel, element_bytes=4 if dtype == "float32" else 2
-    )
-    limit = model.context_length
+    devices = tuple(device) if isinstance(device, Sequence) else (device,)
+    shape = served_shape(model)
+    limit = shape.context_length
     if requested_context and limit and requested_context > limit and not force:
         raise QuantuiError(
             "memory.context-too-long",
@@ -197,113 +108,139 @@ def estimate_memory(
             f"Use at most {limit}, or leave it unset.",
             ExitCode.DOES_NOT_FIT,
         )
-    rest = "rest 32 bit" if dtype == "float32" else "rest 16 bit"
-    sources = {
-        "weights": f"headers of {model.ref}: linear x {chosen.bytes_per_linear_weight} B, {rest}"
-        if model.tensors and not model.quantization
-        else "size of the weight files",
-        "kv_cache": f"{per_token} B a token: layers x 2 x kv heads x head size x bytes (MLA: layers x latent x bytes)",
-    }
-    vocabulary = int(text_config(model.config).get("vocab_size") or 0)
-    if device.on_cpu:
-        transient, overhead = 0, CPU_PROCESSES_BYTES
-        sources["overhead"] = "three vLLM processes on the CPU, measured with vLLM 0.32"
-        available = None if device.free_bytes is None else int(device.free_bytes * CPU_SHARE)
-        sources["available"] = f"{CPU_SHARE:.0%} of the free RAM"
-        utilization = None
-    else:
-        sequences = max_num_seqs or (1024 if (device.total_bytes or 0) >= 70 * GIB else 256)
-        transient = int(SAMPLER_BYTES * sequences * vocabulary)
-        overhead = GPU_CONTEXT_BYTES + (0 if eager else GPU_GRAPHS_BYTES)
-        sources["transient"] = "38.9 B x max_num_seqs x vocabulary"
-        sources["overhead"] = "allowance for CUDA context and graphs"
-        utilization, available = _gpu_budget(device, utilization, force=force)
-    if weights is None or per_token is None or available is None:
-        context = requested_context or limit or 4096
-        return MemoryEstimate(
-            weights or 0,
-            per_token or 0,
-            kv_cache_bytes or 0,
-            transient,
-            overhead,
-            context,
-            utilization,
-            {**sources, "max_model_len": "not computed: sizes or free memory are unknown"},
-        )
-    room = available - weights - overhead - transient
-    if kv_cache_bytes is not None:
-        cache = kv_cache_bytes
-    elif device.on_cpu:
-        wanted = 4 * (requested_context or limit or 4096)
-        cache = min(room, -(-wanted // CPU_BLOCK_TOKENS) * CPU_BLOCK_TOKENS * per_token)
-        sources["kv_cache"] += "; four requests of full length, or what RAM allows"
-    else:
-        cache = room
-    granule = CPU_BLOCK_TOKENS if device.on_cpu else 16
-    tokens = max(0, cache) // per_token // granule * granule
-    context = requested_context or min(limit or tokens, tokens)
-    needed = weights + overhead + transient
-    if not force and (
-        cache > room or context > tokens or context < min(LEAST_CONTEXT, limit or LEAST_CONTEXT)
-    ):
-        raise _does_not_fit(device, chosen, needed, available, context, tokens, requested_context)
-    if tokens < LEAST_CONTEXT:
-        # Forced, or a tiny context: what is asked of vLLM is at least possible in itself.
-        context = requested_context or min(limit or LEAST_CONTEXT, LEAST_CONTEXT)
-        if kv_cache_bytes is None and tokens < context:
-            cache = -(-context // granule) * granule * per_token
+    if utilization is not None and not force:
+        _check_free(devices, utilization)
+    found = fit(
+        shape,
+        weight_census(model.config, model.tensors),
+        chosen,
+        devices,
+        FitRequest(
+            context=requested_context,
+            tensor_parallel=tensor_parallel,
+            pipeline_parallel=pipeline_parallel,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            utilization=utilization,
+            kv_dtype=kv_dtype,
+            dtype=dtype,
+            eager=eager,
+            block_size=block_size,
+            lora_slots=lora_slots,
+            vllm_version=vllm_version,
+            kv_cache_bytes=kv_cache_bytes,
+        ),
+        calibration=calibration,
+        stored_bytes=model.weight_bytes,
+        suggest=not force,
+    )
+    if found.max_context is None:
+        return _not_computed(found, limit, requested_context, kv_cache_bytes)
+    if found.verdict == "does not fit" and not force:
+        raise _does_not_fit(found, chosen, devices[0], requested_context)
+    return _estimate(found, shape, requested_context, force=force)
+
+
+def _estimate(
+    found: Fit, shape: ModelShape, requested: int | None, *, force: bool
+) -> MemoryEstimate:
+    context = found.max_model_len or _UNKNOWN_CONTEXT
+    cache, tokens = found.kv_cache.bytes, found.kv_cache_tokens
+    if force and (tokens or 0) < min(context, LEAST_CONTEXT):
+        # What is asked of vLLM is at least possible in itself.
+        context = requested or min(shape.context_length or LEAST_CONTEXT, LEAST_CONTEXT)
+        cache, tokens = max(cache, context * found.kv_bytes_per_token), max(tokens or 0, context)
+    overhead = found.context.bytes + (found.graphs.bytes if found.graphs_in_budget else 0)
     return MemoryEstimate(
-        weights, per_token, max(0, int(cache)), transient, overhead, context, utilization, sources
+        found.weights.bytes + found.lora.bytes,
+        found.kv_bytes_per_token,
+        cache,
+        found.transient.bytes,
+        overhead,
+        context,
+        found.utilization,
+        _sources(found),
+        tokens,
+        found,
     )
 
 
-def _gpu_budget(
-    device: Device, utilization: float | None, *, force: bool
-) -> tuple[float | None, int | None]:
-    """The part of the card vLLM is given, and its bytes; lowered below what others leave free."""
-    if device.total_bytes is None:
-        return utilization or DEFAULT_UTILIZATION, None
-    wanted = utilization or DEFAULT_UTILIZATION
-    if device.free_bytes is not None:
-        most = int((device.free_bytes - GIB // 4) / device.total_bytes * 100) / 100
-        if most < wanted:
-            if utilization is not None and not force:
-                raise QuantuiError(
-                    "memory.not-free",
-                    f"serve.gpu_memory_utilization is {wanted}, but only {most:.2f} of "
-                    f"{device.name} is free.",
-                    "Other processes hold memory on the card; vLLM refuses to start then.",
-                    "Lower it, or stop them: `quantui doctor` names them.",
-                    ExitCode.DOES_NOT_FIT,
-                )
-            wanted = wanted if utilization is not None else max(0.05, most)
-    return wanted, int(wanted * device.total_bytes)
+def _sources(found: Fit) -> dict[str, str]:
+    sources = {
+        name: f"{figure.formula} ({figure.source})"
+        for name, figure in found.figures.items()
+        if figure.bytes or name in ("weights", "kv_cache")
+    }
+    sources["overhead"] = f"{found.context.formula}, CUDA graphs ({found.context.source})"
+    if found.utilization is None:
+        sources["overhead"] = f"{found.context.formula} ({found.context.source})"
+    sources["verdict"] = f"{found.verdict}: {'; '.join(found.reasons)}"
+    return sources
+
+
+def _not_computed(
+    found: Fit, limit: int | None, requested: int | None, kv_cache_bytes: int | None
+) -> MemoryEstimate:
+    return MemoryEstimate(
+        found.weights.bytes,
+        found.kv_bytes_per_token,
+        kv_cache_bytes or 0,
+        found.transient.bytes,
+        found.context.bytes,
+        requested or limit or _UNKNOWN_CONTEXT,
+        found.utilization,
+        {**_sources(found), "max_model_len": found.reasons[-1]},
+    )
+
+
+def _check_free(devices: tuple[Device, ...], utilization: float) -> None:
+    """Refuse a share that surely is not free: vLLM does so itself, after the start."""
+    for device in devices:
+        if device.on_cpu or device.free_bytes is None or device.total_bytes is None:
+            continue
+        wanted = requested_bytes(device, utilization)
+        if device.free_bytes - cuda_context(device)[1] >= wanted:
+            continue
+        raise QuantuiError(
+            "memory.not-free",
+            f"serve.gpu_memory_utilization is {utilization}, but only "
+            f"{lowered_utilization(device, 1.0):.2f} of {device.name} is free.",
+            "Other processes hold memory on the card; vLLM refuses to start then.",
+            "Lower it, or stop them: `quantui doctor` names them.",
+            ExitCode.DOES_NOT_FIT,
+        )
 
 
 def _does_not_fit(
-    device: Device,
-    chosen: Method,
-    needed: int,
-    available: int,
-    context: int,
-    tokens: int,
-    requested: int | None,
+    found: Fit, chosen: Method, device: Device, requested: int | None
 ) -> QuantuiError:
-    place = "RAM" if device.on_cpu else device.name
-    if requested and tokens >= LEAST_CONTEXT:
+    place = "RAM" if device.on_cpu else found.device
+    needed = (
+        found.weights.bytes + found.lora.bytes + found.transient.bytes + found.context.bytes
+    ) + (found.graphs.bytes if found.graphs_in_budget else 0)
+    available = found.budget_bytes or 0
+    if requested and (found.max_context or 0) >= LEAST_CONTEXT:
+        shorter = found.safe_context or 0
+        fix = (
+            f"Set serve.max_model_len to {shorter} or less, "
+            if shorter >= LEAST_CONTEXT
+            else "Set a shorter serve.max_model_len, "
+        )
         return QuantuiError(
             "memory.context-does-not-fit",
-            f"A context of {context} tokens does not fit into {place}.",
+            f"A context of {requested} tokens does not fit into {place}.",
             f"Weights and overhead take {needed / GIB:.2f} of {available / GIB:.2f} GiB; "
-            f"the rest holds {tokens} tokens.",
-            f"Set serve.max_model_len to {tokens} or less, or choose a method with smaller weights.",
+            f"the rest holds {found.kv_cache_tokens} tokens.",
+            f"{fix}or choose a method with smaller weights.",
             ExitCode.DOES_NOT_FIT,
         )
+    change = found.smallest_change
     return QuantuiError(
         "memory.does-not-fit",
         f"The model does not fit into {place} ({chosen.title}).",
         f"Weights and overhead take {needed / GIB:.2f} GiB, {available / GIB:.2f} GiB can be used.",
-        "Choose a method with smaller weights, more GPUs (serve.tensor_parallel), or free memory. "
+        (f"The smallest change that fits: {change.text}. " if change else "")
+        + "Choose a method with smaller weights, more GPUs (serve.tensor_parallel), or free memory. "
         "--force tries anyway.",
         ExitCode.DOES_NOT_FIT,
     )

@@ -46,6 +46,10 @@ class VllmBehaviour:
     """Batches whose tokens a sliding window still holds."""
     tokens_by_concurrency: bool
     """Whether the cache's size in tokens is told as concurrency x max_model_len, else from the block count."""
+    state_blocks: int
+    """Blocks of a request's state: 2 where prefixes of hybrid models are cached by default."""
+    mamba2_blocks: int
+    """One more for a Mamba 2 state: the checkpoint of the prompt."""
     null_block: bool
     """Whether one block is kept out of the check for one request."""
     mla_workspace_rows: int

@@ -7,18 +7,15 @@ from dataclasses import replace
 import pytest
 
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.memory import (
-    CPU_PROCESSES_BYTES,
-    GIB,
-    GPU_CONTEXT_BYTES,
-    GPU_GRAPHS_BYTES,
-    Device,
-    estimate_memory,
-    kv_bytes_per_token,
-    weight_bytes,
-)
+from quantui.domain.fit_room import CPU_PROCESSES_BYTES
+from quantui.domain.kv_cache import kv_plan
+from quantui.domain.memory import GIB, Device, estimate_memory
 from quantui.domain.methods import method
+from quantui.domain.model_shape import model_shape
 from quantui.domain.models import ModelSpec, TensorInfo
+from quantui.domain.vllm_versions import behaviour
+from quantui.domain.weight_bytes import weight_bytes_per_rank
+from quantui.domain.weight_census import weight_census
 
 NONE, BNB = method("none"), method("bitsandbytes")
 GQA = {
@@ -95,7 +92,17 @@ def dense(layers, hidden, heads, kv_heads, size, vocabulary, width, tied, **chan
 
 
 def weights(model, chosen=NONE, tensor_parallel=1, dtype="auto"):
-    return weight_bytes(model, chosen, tensor_parallel=tensor_parallel, dtype=dtype)
+    census = weight_census(model.config, model.tensors)
+    return weight_bytes_per_rank(
+        census, chosen, tensor_parallel=tensor_parallel, dtype=dtype
+    ).per_rank
+
+
+def kv_bytes_per_token(config, tensor_parallel):
+    shape = model_shape(config)
+    return kv_plan(
+        shape.attention, behaviour(), layers=shape.layers or 0, tensor_parallel=tensor_parallel
+    ).bytes_per_token
 
 
 def tiny(**changes):
@@ -187,7 +194,11 @@ def test_the_language_part_of_a_multimodal_config_counts():
     [{}, {"num_hidden_layers": 2}, {**GQA, "num_hidden_layers": None}, {**GQA, "num_hidden_layers": True}],
 )  # fmt: skip
 def test_a_config_that_does_not_tell_gives_an_unknown(config):
-    assert kv_bytes_per_token(config, tensor_parallel=1) is None
+    model = spec({"model.embed_tokens.weight": (64, 8)}, config)
+    assert (
+        "does not tell the KV cache"
+        in estimate_memory(model, NONE, on_gpu(23)).sources["max_model_len"]
+    )
 
 
 def test_a_vocabulary_is_padded_to_64_rows():
@@ -204,17 +215,17 @@ def test_a_tied_head_in_the_files_is_held_once():
 
 
 def test_only_linear_weights_get_smaller_by_quantizing():
-    assert weights(tiny(), BNB) == 128 * 64 * 2 + int(100 * 64 * 0.5159)
+    assert weights(tiny(), BNB) == 128 * 64 * 2 + round(100 * 64 * 0.5159)
 
 
-def test_norms_biases_and_routers_stay_in_16_bit_and_on_every_rank():
+def test_norms_and_routers_stay_in_16_bit_and_on_every_rank_and_biases_are_split():
     kept = {
         "model.layers.0.input_layernorm.weight": (64,),
         "model.layers.0.self_attn.q_proj.bias": (64,),
         "model.layers.0.mlp.gate.weight": (8, 64),
     }
     model = spec(kept, {})
-    assert weights(model, BNB, tensor_parallel=2) == (64 + 64 + 8 * 64) * 2
+    assert weights(model, BNB, tensor_parallel=2) == (64 + 64 // 2 + 8 * 64) * 2
 
 
 def test_experts_stacked_in_one_tensor_are_linear_weights():
@@ -227,13 +238,23 @@ def test_a_float32_checkpoint_is_held_in_16_bit_unless_told_otherwise():
     assert weights(tiny(), dtype="float32") == 2 * weights(tiny())
 
 
-def test_a_quantized_checkpoint_takes_what_its_files_take():
-    assert weights(tiny(quantization="awq", weight_bytes=1000), NONE, tensor_parallel=2) == 500
+def test_without_shapes_the_files_sizes_stand_in_and_without_them_nothing():
+    model = replace(dense(*LLAMA_1B), config={**GQA}, tensors=None, weight_bytes=3 * GIB)
+    estimate = estimate_memory(model, NONE, on_gpu(23), tensor_parallel=2)
+    assert estimate.weight_bytes == pytest.approx(1.5 * GIB)
+    assert "weight files" in estimate.sources["weights"]
+    nothing = estimate_memory(replace(model, weight_bytes=None), NONE, on_gpu(23))
+    assert "could not be counted" in nothing.sources["max_model_len"]
 
 
-def test_without_headers_the_files_sizes_stand_in_and_without_them_nothing():
-    assert weights(tiny(tensors=None, weight_bytes=1000)) == 1000
-    assert weights(tiny(tensors=None, weight_bytes=None)) is None
+def test_the_tables_of_rotary_positions_count_with_the_weights():
+    short, long = (dense(*LLAMA_8B, context_length=length) for length in (8192, 131072))
+    device = on_gpu(70, total=79)
+    more = (
+        estimate_memory(long, NONE, device).weight_bytes
+        - estimate_memory(short, NONE, device).weight_bytes
+    )
+    assert more == (131072 - 8192) * 128 * 2
 
 
 def test_a_gpu_is_filled_to_vllms_default_share():
@@ -241,17 +262,28 @@ def test_a_gpu_is_filled_to_vllms_default_share():
     assert estimate.utilization == 0.92
     assert estimate.total_bytes == pytest.approx(0.92 * 24 * GIB, rel=1e-6)
     assert estimate.max_model_len == 8192
-    assert estimate.overhead_bytes == GPU_CONTEXT_BYTES + GPU_GRAPHS_BYTES
 
 
 def test_graphs_cost_nothing_when_eager():
-    estimate = estimate_memory(dense(*LLAMA_8B), NONE, on_gpu(23.5), eager=True)
-    assert estimate.overhead_bytes == GPU_CONTEXT_BYTES
+    model = dense(*LLAMA_8B)
+    graphs = estimate_memory(model, NONE, on_gpu(23.5))
+    eager = estimate_memory(model, NONE, on_gpu(23.5), eager=True)
+    assert eager.overhead_bytes < graphs.overhead_bytes
+    assert eager.kv_cache_bytes > graphs.kv_cache_bytes
+    assert "graphs" not in eager.sources
+
+
+def test_graphs_come_on_top_of_the_budget_of_an_older_vllm():
+    model = dense(*LLAMA_8B)
+    old = estimate_memory(model, NONE, on_gpu(23.5), vllm_version="0.19", utilization=0.9)
+    new = estimate_memory(model, NONE, on_gpu(23.5), vllm_version="0.20", utilization=0.9)
+    assert old.total_bytes == new.total_bytes == pytest.approx(0.9 * 24 * GIB, rel=1e-6)
+    assert old.overhead_bytes < new.overhead_bytes
 
 
 def test_the_share_is_lowered_below_what_others_leave_free():
     estimate = estimate_memory(dense(*LLAMA_1B), NONE, on_gpu(12))
-    assert estimate.utilization == 0.48  # (12 - 0.25) / 24, rounded down: it must be free
+    assert estimate.utilization == 0.48  # (12 - CUDA context) / 24, rounded down: it must be free
     assert estimate.total_bytes <= 12 * GIB
 
 
@@ -265,10 +297,11 @@ def test_a_share_that_is_free_is_taken_as_it_is():
     assert estimate_memory(dense(*LLAMA_1B), NONE, on_gpu(12), utilization=0.4).utilization == 0.4
 
 
-def test_the_context_is_what_the_cache_holds_when_the_model_could_do_more():
+def test_the_context_is_what_the_cache_surely_holds_when_the_model_could_do_more():
     estimate = estimate_memory(dense(*LLAMA_8B, context_length=131072), NONE, on_gpu(23.5))
-    assert estimate.max_model_len == estimate.kv_cache_tokens // 16 * 16
-    assert 0 < estimate.max_model_len < 131072
+    low = estimate.fit.kv_cache.low // estimate.kv_bytes_per_token
+    assert low - 32 <= estimate.max_model_len <= low
+    assert estimate.max_model_len < estimate.kv_cache_tokens < 131072
 
 
 def test_a_context_longer_than_the_model_was_made_for_is_refused():
@@ -306,9 +339,9 @@ def test_force_gives_a_command_that_vllm_could_take():
 
 def test_on_the_cpu_the_cache_holds_four_requests_and_leaves_the_rest_alone():
     estimate = estimate_memory(dense(*LLAMA_1B), BNB, on_cpu(60))
-    assert estimate.kv_cache_tokens == 4 * 4096
+    assert estimate.kv_cache_bytes == (4 * 4096 + 128) * estimate.kv_bytes_per_token
     assert estimate.utilization is None
-    assert (estimate.transient_bytes, estimate.overhead_bytes) == (0, CPU_PROCESSES_BYTES)
+    assert estimate.overhead_bytes == CPU_PROCESSES_BYTES
 
 
 def test_on_the_cpu_a_long_context_never_takes_all_free_ram():
@@ -323,7 +356,8 @@ def test_ram_that_is_too_small_is_called_ram():
 
 def test_a_cache_of_a_given_size_sets_the_context():
     estimate = estimate_memory(dense(*LLAMA_8B), BNB, on_cpu(60), kv_cache_bytes=131072 * 1024)
-    assert (estimate.kv_cache_tokens, estimate.max_model_len) == (1024, 1024)
+    # Eight blocks of 128 tokens, one of which vLLM holds back.
+    assert (estimate.kv_cache_tokens, estimate.max_model_len) == (1024, 896)
 
 
 def test_a_cache_that_does_not_fit_is_refused():
@@ -331,9 +365,13 @@ def test_a_cache_that_does_not_fit_is_refused():
 
 
 def test_more_requests_at_once_need_more_for_sampling():
-    few = estimate_memory(dense(*LLAMA_1B), NONE, on_gpu(23), max_num_seqs=8)
-    many = estimate_memory(dense(*LLAMA_1B), NONE, on_gpu(23), max_num_seqs=512)
-    assert many.transient_bytes == pytest.approx(64 * few.transient_bytes)
+    few, many = (
+        estimate_memory(
+            dense(*LLAMA_1B), NONE, on_gpu(23), max_num_seqs=seqs, vllm_version="0.10"
+        ).transient_bytes
+        for seqs in (256, 512)
+    )
+    assert many - few == pytest.approx(256 * 128256 * 38.4, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +380,7 @@ def test_more_requests_at_once_need_more_for_sampling():
         ({}, Device(False, None, None, "the GPU")),
         ({}, Device(True, None, None, "RAM")),
         ({"config": {}}, on_gpu(23)),
-        ({"tensors": None, "weight_bytes": None}, on_gpu(23)),
+        ({"config": {}, "tensors": None, "weight_bytes": None}, on_gpu(23)),
     ],
 )
 def test_what_is_unknown_is_not_guessed(changes, device):
