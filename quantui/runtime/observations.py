@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
 from quantui.domain.calibration import (
@@ -25,7 +25,6 @@ from quantui.domain.calibration import (
     machine_key,
     own_runs,
 )
-from quantui.engines.choice import default_engine_name
 from quantui.runtime.paths import home
 
 if TYPE_CHECKING:
@@ -89,6 +88,7 @@ def load_here(
     report: HardwareReport,
     gpus: Sequence[Gpu],
     *,
+    engine: str,
     vllm_version: str,
     model: str,
     method: str = "",
@@ -98,7 +98,7 @@ def load_here(
     """What would identify a load of ``model`` (a fingerprint) on ``gpus``; without any, on the CPU."""
     return Load(
         machine=machine_key(report, gpus),
-        engine=default_engine_name(replace(report, gpus=tuple(gpus))),
+        engine=engine,
         vllm_version=vllm_version,
         method=method,
         model=model,

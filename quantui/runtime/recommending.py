@@ -11,7 +11,7 @@ from quantui.domain.layouts import usable_slots
 from quantui.domain.placement import check_indices
 from quantui.domain.recommend import Situation, recommend, use_case
 from quantui.runtime.fitting import filled_in
-from quantui.runtime.learned import correction, own_speeds
+from quantui.runtime.learned import correction, speeds_here
 from quantui.runtime.local_variants import card_bases_in
 from quantui.runtime.variants import search_variants
 
@@ -90,7 +90,7 @@ def recommend_here(
         variants=found.variants,
         download_bytes=model.download_bytes,
         calibration=correction(subject, "none", [slot.gpu for slot in slots[:1]]),
-        own_runs=own_speeds(subject, [slot.gpu for slot in slots[:1]]),
+        own_runs=speeds_here(subject, [slot.gpu for slot in slots[:1]]),
     )
     return Recommended(
         subject,
