@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rank the methods for a model on a machine, and say why",
     ),
     "fit": ("quantui.cli.fit", "say what a model takes with one method, and what fits"),
+    "methods": ("quantui.cli.methods", "list the methods, what each needs, and where that is from"),
     "inspect": ("quantui.cli.inspect", "show what a checkpoint or an adapter is"),
     "doctor": ("quantui.cli.doctor", "show hardware, engines, caches, and what is wrong with each"),
     "engine": ("quantui.cli.engine", "list, make and remove the environments that merge and serve"),
