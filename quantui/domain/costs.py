@@ -21,8 +21,10 @@ CONNECTION_BYTES_PER_S = 50e6
 """A download's speed for ranking alone (400 Mbit/s); no time is shown for downloads."""
 LONGEST_MINUTES = 600.0
 """Work of ten hours leaves nothing of the criterion "effort"; the scale is logarithmic."""
-MAKING_MINUTES = 10.0
-"""A person's own work to make a checkpoint (an environment, texts to calibrate on), for ranking alone."""
+OWN_MINUTES = {"make": 10.0, "train": 10.0, "install": 2.0}
+"""A person's own work (an environment, texts to calibrate on, a package), for ranking alone."""
+LOADING_MINUTES = 0.5
+"""What quantizing while loading adds to a start, for ranking alone."""
 MERGE_BYTES_PER_S = 540e6
 """Of the base's weights: 3.09 GB were merged, proven and hashed in 5.7 s on two cores (benchmarks/results)."""
 
@@ -103,12 +105,12 @@ def total_cost(steps: Iterable[Step]) -> Cost:
     )
 
 
-def effort(cost: Cost, slowest_seconds: float) -> float:
+def effort(cost: Cost, slowest_seconds: float, *, in_flight: bool = False) -> float:
     """1: nothing to do; 0: ten hours and more. Work of unknown length counts as the slowest that is known."""
     seconds = slowest_seconds if cost.seconds is None else cost.seconds
     minutes = (seconds + cost.download_bytes / CONNECTION_BYTES_PER_S) / 60
-    if any(step.kind in ("make", "train") for step in cost.steps):
-        minutes += MAKING_MINUTES
+    minutes += sum(OWN_MINUTES.get(step.kind, 0.0) for step in cost.steps)
+    minutes += LOADING_MINUTES if in_flight else 0.0
     return max(0.0, 1.0 - math.log1p(minutes) / math.log1p(LONGEST_MINUTES))
 
 

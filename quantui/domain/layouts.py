@@ -107,7 +107,7 @@ def layouts(slots: tuple[Slot, ...]) -> Iterator[tuple[Layout, ...]]:
     yield tuple(Layout((group[0],)) for group in kinds.values())
     whole = [slot for slot in slots if not slot.sliced]
     equal = [group for group in kinds.values() if not group[0].sliced]
-    for count in range(2, len(whole) + 1):
+    for count in _counts(len(whole)):
         subsets = [tuple(group[:count]) for group in equal if len(group) >= count]
         if not subsets:
             freest = sorted(whole, key=lambda slot: (-slot.free_bytes, slot.gpu.index))
@@ -118,6 +118,12 @@ def layouts(slots: tuple[Slot, ...]) -> Iterator[tuple[Layout, ...]]:
             for tensor in range(count, 0, -1)
             if count % tensor == 0
         )
+
+
+def _counts(most: int) -> tuple[int, ...]:
+    """Numbers of cards to try beyond one: powers of two, which heads divide by, and all there are."""
+    powers = {2**power for power in range(1, most.bit_length()) if 2**power <= most}
+    return tuple(sorted(powers | ({most} if most > 1 else set())))
 
 
 def _slots_of(gpu: Gpu) -> Iterator[Slot]:

@@ -31,15 +31,18 @@ class Situation:
 
     ``census`` None: the weights could not be counted. ``gpus`` None: any of the report's. ``context`` in tokens and
     ``users`` at the same time: None takes the use case's. ``engine_methods``: the quantization names that the engine
-    lists, ``plugins`` its installed packages; None: not asked, so vLLM of ``vllm_version`` is assumed as
-    published. ``download_bytes``: what of the model is not on this machine yet. ``base_ref``: the 16-bit model that a
-    quantized checkpoint says it was made from. ``adapters_change``: adapters come and go while it serves.
+    lists, ``plugins`` its installed packages; None: not asked, so vLLM of ``vllm_version`` is assumed as published.
+    ``stored_method``: the catalogue's name of what the checkpoint is quantized with, which its ``quant_method`` alone
+    may not tell (classify_quantization). ``base_ref``: the 16-bit model that a quantized checkpoint says it was made
+    from. ``download_bytes``: what of the model is not on this machine yet. ``adapters_change``: adapters come and go
+    while it serves.
     """
 
     shape: ModelShape
     census: tuple[WeightGroup, ...] | None
     hardware: HardwareReport
     model_ref: str = "the model"
+    stored_method: str | None = None
     base_ref: str | None = None
     use_case: str = "balanced"
     context: int | None = None

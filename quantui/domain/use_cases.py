@@ -14,7 +14,7 @@ from quantui.domain.errors import QuantuiError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Criterion = Literal["speed", "quality", "memory", "context", "effort", "hardware", "cards"]
+Criterion = Literal["speed", "quality", "memory", "room", "context", "effort", "hardware", "cards"]
 """What a choice is judged by; the head of ``data/use_cases.toml`` says what each means."""
 
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
@@ -25,7 +25,8 @@ DEFAULT_USE_CASE = "balanced"
 class UseCase:
     """One use. ``context`` in tokens and ``users`` at the same time are what is assumed when nothing is said.
 
-    ``weights`` add up to one. ``loss_scale`` is the loss of quality, in percent, at which nothing is left of it.
+    ``weights`` add up to one. ``loss_scale`` is the loss of quality, in percent, at which nothing is left of it;
+    smaller ones count as ``(loss / loss_scale) ** loss_power``.
     ``prefers``: methods that the use is about, ranked first where they work.
     """
 
@@ -36,6 +37,7 @@ class UseCase:
     users: int
     weights: Mapping[Criterion, float]
     loss_scale: float
+    loss_power: float
     reason: str
     source: str
     prefers: tuple[str, ...] = ()

@@ -1,0 +1,162 @@
+"""Which methods work for a model on a machine, will they fit, which is best for the use, and why.
+
+Pure and deterministic: everything looked at is in the :class:`Situation`. The parts: candidates (how a method is
+had), layouts (over which devices), options (whether it is supported there, fits, how fast), costs, ranking, reasons.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quantui.domain.adapter_advice import adapter_advice
+from quantui.domain.candidates import candidates, steps_of
+from quantui.domain.costs import total_cost
+from quantui.domain.explanation import explanation, refusal_explanation
+from quantui.domain.layouts import layouts, usable_slots
+from quantui.domain.nearest import nearest_miss
+from quantui.domain.options import Asked, Option, Workings, best_option
+from quantui.domain.ranking import rank
+from quantui.domain.reasons import cautions_of, reasons_of
+from quantui.domain.recommendation import (
+    AdapterAdvice,
+    AdapterMode,
+    Choice,
+    Cost,
+    NearestMiss,
+    Recommendation,
+    Refusal,
+    Row,
+    Situation,
+    Step,
+    Way,
+)
+from quantui.domain.training import training_options
+from quantui.domain.use_cases import DEFAULT_USE_CASE, UseCase, use_case, use_cases
+
+if TYPE_CHECKING:
+    from quantui.domain.quality import Quality
+    from quantui.domain.ranking import Ranked
+
+__all__ = [
+    "DEFAULT_USE_CASE",
+    "AdapterAdvice",
+    "AdapterMode",
+    "Choice",
+    "Cost",
+    "NearestMiss",
+    "Recommendation",
+    "Refusal",
+    "Row",
+    "Situation",
+    "Step",
+    "UseCase",
+    "Way",
+    "explanation",
+    "recommend",
+    "refusal_explanation",
+    "use_case",
+    "use_cases",
+]
+
+
+def recommend(situation: Situation) -> Recommendation:
+    """Ranked choices that fit, and a refusal with its reason for every other method of the catalogue.
+
+    A choice that is not ``ready`` needs a checkpoint that does not exist yet: it is ranked where it belongs, with
+    what making it costs. Raises QuantuiError for an unknown use case.
+    """
+    asked = _asked(situation)
+    slots, device_notes = usable_slots(situation.hardware, situation.gpus)
+    work = Workings(situation, asked, tuple(layouts(slots)), {})
+    advice = adapter_advice(situation)
+    found, refused = candidates(situation, advice)
+    options: list[tuple[Option, Quality, Cost]] = []
+    refusals = list(refused)
+    for candidate in found:
+        answer = best_option(candidate, work)
+        if isinstance(answer, Option):
+            options.append((answer, work.quality_of(candidate), _cost(answer, situation)))
+        else:
+            refusals.append(answer)
+    if asked.use_case.name == "train-further":
+        trained, refusals = training_options(work, refusals)
+        options += [(one, work.quality_of(one.candidate), _cost(one, situation)) for one in trained]
+    ranked = rank(options, asked.use_case, asked.users)
+    choices = tuple(_choice(place, one, ranked, work) for place, one in enumerate(ranked, 1))
+    return Recommendation(
+        asked.use_case.name,
+        asked.context,
+        asked.users,
+        not slots,
+        choices,
+        tuple(refusals),
+        advice,
+        None if choices else nearest_miss(tuple(refusals)),
+        (*device_notes, *_notes(situation, asked, on_cpu=not slots)),
+    )
+
+
+def _asked(situation: Situation) -> Asked:
+    """What is asked for; a default context is cut to what the model was made for."""
+    chosen = use_case(situation.use_case)
+    context = situation.context
+    if context is None:
+        context = min(chosen.context, situation.shape.context_length or chosen.context)
+    return Asked(chosen, context, situation.users or chosen.users)
+
+
+def _cost(option: Option, situation: Situation) -> Cost:
+    stored = option.fit.weights.bytes * max(1, len(option.layout.slots))
+    return total_cost(steps_of(option.candidate, situation, stored, on_cpu=option.layout.on_cpu))
+
+
+def _choice(place: int, one: Ranked, ranked: tuple[Ranked, ...], work: Workings) -> Choice:
+    option, candidate = one.option, one.option.candidate
+    return Choice(
+        rank=place,
+        method=candidate.method.name,
+        title=candidate.method.title,
+        way=candidate.way,
+        verdict=_verdict(option, work.asked.users),
+        ready=candidate.ready,
+        needs=candidate.needs,
+        fit=option.fit,
+        support=option.support,
+        speed=option.speed,
+        quality=one.quality,
+        cost=one.cost,
+        reasons=reasons_of(one, ranked, work),
+        cautions=cautions_of(one, work),
+        tensor_parallel=option.layout.tensor_parallel,
+        pipeline_parallel=option.layout.pipeline_parallel,
+        gpus=tuple(gpu.index for gpu in option.layout.gpus),
+        on_cpu=option.layout.on_cpu,
+        serve_adapter=candidate.mode,
+        variant=candidate.variant,
+        score=one.score,
+        parts=one.parts,
+    )
+
+
+def _verdict(option: Option, users: int) -> str:
+    """Of what was asked: tight when some of the users would have to wait."""
+    return "tight" if option.held < users or option.starts == "tight" else option.fit.verdict
+
+
+def _notes(situation: Situation, asked: Asked, *, on_cpu: bool) -> tuple[str, ...]:
+    notes: list[str] = []
+    if on_cpu and situation.hardware.gpus:
+        notes.append("No GPU of this machine can be used: choices are for vLLM's CPU engine.")
+    elif on_cpu:
+        notes.append("There is no GPU: choices are for vLLM's CPU engine, in RAM.")
+    limit = situation.shape.context_length
+    if limit and asked.context > limit:
+        notes.append(
+            f"The model was made for {limit} tokens of context; {asked.context} are asked for."
+        )
+    unknown = [one.ref for one in situation.variants if not one.method]
+    if unknown:
+        notes.append(
+            f"The format of {len(unknown)} published variants is not known: {unknown[0]} first."
+        )
+    return (*notes, *situation.shape.notes)

@@ -1,0 +1,231 @@
+"""What is recommended where: a table of machines, models and uses, each expectation with its published source.
+
+The situations are in fixtures/situations_*.py. An expectation names the methods that may come first: one where sources
+decide, several where they do not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+from fixtures.recommendation_cases import situation_of
+from fixtures.situations_server import A100, HOPPER
+from fixtures.situations_server import BLACKWELL as BLACKWELL_SERVERS
+from fixtures.situations_special import ADAPTERS, STORED, USES
+from fixtures.situations_workstation import ADA, AMPERE, BLACKWELL, NO_CARD, TURING
+
+from quantui.domain.methods import methods
+from quantui.domain.recommend import recommend
+
+if TYPE_CHECKING:
+    from fixtures.situation import Expected
+
+    from quantui.domain.recommend import Recommendation
+
+TABLE: tuple[Expected, ...] = (
+    *TURING,
+    *AMPERE,
+    *ADA,
+    *BLACKWELL,
+    *NO_CARD,
+    *A100,
+    *HOPPER,
+    *BLACKWELL_SERVERS,
+    *STORED,
+    *ADAPTERS,
+    *USES,
+)
+BY_NAME = {expected.name: expected for expected in TABLE}
+EVERY = pytest.mark.parametrize("name", BY_NAME)
+
+
+@cache
+def answer(name: str) -> Recommendation:
+    return recommend(situation_of(BY_NAME[name]))
+
+
+def test_the_table_has_at_least_sixty_situations_of_different_names_each_with_a_source():
+    assert len(BY_NAME) == len(TABLE) >= 60
+    assert all(expected.source and expected.because for expected in TABLE)
+
+
+@EVERY
+def test_the_first_choice_is_what_the_source_says(name):
+    expected, found = BY_NAME[name], answer(name)
+    first = found.choices[0].method if found.choices else None
+    told = [f"{one.method} {one.score:.3f} {one.verdict}" for one in found.choices[:5]]
+    if not expected.best:
+        assert first is None, f"{expected.because}; got {told}"
+    else:
+        assert first in expected.best, f"{expected.because} ({expected.source}); got {told}"
+
+
+@EVERY
+def test_what_cannot_work_is_refused_with_a_reason(name):
+    expected, found = BY_NAME[name], answer(name)
+    refused = {one.method: one for one in found.refused}
+    for method in expected.refused:
+        assert method in refused, f"{method}: {expected.because}"
+        assert refused[method].reasons
+    chosen = {one.method for one in found.choices}
+    assert not chosen & set(expected.never)
+
+
+@EVERY
+def test_the_devices_and_the_split_are_those_expected(name):
+    expected, found = BY_NAME[name], answer(name)
+    if not found.choices:
+        return
+    first = found.choices[0]
+    if expected.gpus is not None:
+        assert first.gpus == expected.gpus
+    if expected.tp is not None:
+        assert first.tensor_parallel == expected.tp
+    if expected.adapter is not None:
+        assert first.serve_adapter == expected.adapter
+    assert found.on_cpu == (expected.on_cpu or expected.machine.startswith("cpu"))
+
+
+@EVERY
+def test_every_method_of_the_catalogue_is_answered_once(name):
+    found = answer(name)
+    counted = Counter([one.method for one in (*found.choices, *found.refused)])
+    assert counted == Counter(methods().keys())
+
+
+@EVERY
+def test_only_what_fits_is_a_choice_and_every_choice_says_why_and_at_what_cost(name):
+    for choice in answer(name).choices:
+        assert choice.verdict in ("fits", "tight")
+        assert len(choice.reasons) >= 3
+        assert any(character.isdigit() for character in choice.reasons[0])
+        if choice.way == "make":
+            assert not choice.ready
+            assert choice.needs
+            assert any(step.kind in ("make", "train") for step in choice.cost.steps)
+        if choice.way in ("as it is", "in flight"):
+            assert choice.ready
+
+
+@EVERY
+def test_every_refusal_says_why_and_whose_word_it_is(name):
+    for refusal in answer(name).refused:
+        assert refusal.reasons
+        assert all(reason.strip() for reason in refusal.reasons)
+        assert refusal.source, refusal.method
+
+
+@EVERY
+def test_when_nothing_fits_the_nearest_miss_is_told(name):
+    found = answer(name)
+    if found.choices or all(one.code != "memory" for one in found.refused):
+        assert found.nearest is None
+    else:
+        assert found.nearest is not None
+        assert found.nearest.missing_bytes > 0
+
+
+def test_the_same_situation_gives_the_same_answer():
+    expected = BY_NAME["H100, 8B, five hundred users"]
+    assert recommend(situation_of(expected)) == recommend(situation_of(expected))
+
+
+# What is never recommended, over the whole table and every method of the catalogue.
+
+
+def _choices(name):
+    situation = situation_of(BY_NAME[name])
+    cards = {gpu.index: gpu for gpu in situation.hardware.gpus}
+    for choice in answer(name).choices:
+        yield choice, [cards[index] for index in choice.gpus], situation.shape
+
+
+@EVERY
+def test_no_int8_for_experts_on_a_dense_model(name):
+    for choice, _, shape in _choices(name):
+        if choice.method == "int8_per_channel_weight_only":
+            assert shape.experts
+
+
+@EVERY
+def test_no_fp8_activations_below_compute_capability_8_9(name):
+    for choice, gpus, _ in _choices(name):
+        eight_bit = methods()[choice.method].family.startswith("FP8")
+        if eight_bit and any(gpu.compute_capability < (8, 9) for gpu in gpus):
+            assert choice.support.how == "weight-only"
+            assert choice.method != "fp8_per_channel"
+
+
+@EVERY
+def test_no_int8_activations_on_blackwell(name):
+    for choice, gpus, shape in _choices(name):
+        if any(gpu.compute_capability >= (10, 0) for gpu in gpus):
+            assert choice.method not in ("int8_w8a8", "rotations_w8a8")
+            assert not (
+                choice.method == "none"
+                and shape.quantization_bits == 8
+                and "int8" in BY_NAME[name].model
+            )
+
+
+@EVERY
+def test_no_tensor_parallel_size_that_heads_or_groups_forbid(name):
+    for choice, _, shape in _choices(name):
+        size = choice.tensor_parallel
+        if size == 1:
+            continue
+        assert shape.heads % size == 0
+        assert shape.kv_heads % size == 0 or size % shape.kv_heads == 0
+        group = methods()[choice.method].group_size
+        if group and methods()[choice.method].split == "group" and not shape.experts:
+            assert shape.intermediate_size // size % group == 0
+
+
+@EVERY
+def test_no_tensor_parallel_for_a_stored_bitsandbytes_checkpoint(name):
+    for choice, _, shape in _choices(name):
+        stored = shape.quantization == "bitsandbytes" or choice.way == "variant"
+        if stored and (choice.method == "bitsandbytes" or shape.quantization == "bitsandbytes"):
+            assert choice.tensor_parallel == 1
+
+
+@EVERY
+def test_no_gpu_older_than_vllm_takes(name):
+    for _, gpus, _ in _choices(name):
+        assert all(gpu.compute_capability >= (7, 5) for gpu in gpus)
+
+
+@EVERY
+def test_no_bfloat16_where_the_card_has_none(name):
+    for choice, gpus, shape in _choices(name):
+        if (
+            gpus
+            and min(gpu.compute_capability for gpu in gpus) < (8, 0)
+            and shape.dtype == "bfloat16"
+        ):
+            assert choice.support.dtype in ("float16", "float32")
+
+
+@EVERY
+def test_nothing_of_a_format_over_a_quantized_checkpoint(name):
+    for choice, _, shape in _choices(name):
+        if shape.quantization:
+            assert choice.way in ("as it is", "variant")
+
+
+def test_what_the_engine_lacks_is_refused_as_the_engines():
+    from dataclasses import replace
+
+    lacking = replace(
+        situation_of(BY_NAME["3090, 14B, one user"]),
+        engine_methods=frozenset({"gptq", "compressed-tensors"}),
+        plugins=frozenset(),
+    )
+    found = recommend(lacking)
+    refused = {one.method: one.code for one in found.refused}
+    assert refused["bitsandbytes"] == "engine"
+    assert refused["fp8_per_tensor"] == "engine"
+    assert {one.method for one in found.choices} >= {"gptq", "w4a16"}
