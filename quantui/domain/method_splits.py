@@ -198,23 +198,34 @@ def _cpu_tiles(case: Case, layers: tuple[_Layer, ...]) -> Iterator[Finding]:
 
 
 def _marlin_tiles(case: Case, layers: tuple[_Layer, ...]) -> Iterator[Finding]:
+    """The first dense layer that is no whole number of tiles, and the first of the experts."""
+    for of_experts in (False, True):
+        odd = (_odd_tile(case, one) for one in layers if one.expert == of_experts)
+        yield from [found for found in odd if found is not None][:1]
+
+
+def _odd_tile(case: Case, layer: _Layer) -> Finding | None:
     outputs, inputs = MARLIN_TILE
-    for layer in layers:
-        share = _share(case, layer)
-        made = sum(layer.outputs) // (1 if layer.splits_inputs else case.tensor_parallel)
-        if share % inputs == 0 and made % outputs == 0:
-            continue
-        text = f"{layer.name} is {made} x {share} on a GPU: Marlin takes multiples of {outputs} x {inputs}"
-        if case.version >= _MARLIN_PADS:
-            yield Finding(f"{text} and pads it, which costs some speed.")
-        elif case.dtype in ("float16", "half"):
-            yield Finding(f"{text}: vLLM {dotted(case.version)} takes a slower kernel.")
-        else:
-            yield _refuse(
-                f"{text}, and vLLM {dotted(case.version)} has no other kernel for bfloat16.",
-                why="vLLM, quantization/utils/marlin_utils.py, before it padded (0.24).",
-            )
-        return
+    share = _share(case, layer)
+    made = sum(layer.outputs) // (1 if layer.splits_inputs else case.tensor_parallel)
+    if share % inputs == 0 and made % outputs == 0:
+        return None
+    if layer.expert and layer.inputs % inputs and not layer.splits_inputs:
+        return Finding(
+            f"The hidden size {layer.inputs} is no multiple of {inputs}: vLLM takes a slower kernel than Marlin "
+            "for the experts."
+        )
+    text = (
+        f"{layer.name} is {made} x {share} on a GPU: Marlin takes multiples of {outputs} x {inputs}"
+    )
+    if case.version >= _MARLIN_PADS:
+        return Finding(f"{text} and pads it, which costs some speed.")
+    if case.dtype in ("float16", "half"):
+        return Finding(f"{text}: vLLM {dotted(case.version)} takes a slower kernel.")
+    return _refuse(
+        f"{text}, and vLLM {dotted(case.version)} has no other kernel for bfloat16.",
+        why="vLLM, quantization/utils/marlin_utils.py, before it padded (0.24).",
+    )
 
 
 def _refuse(text: str, *, why: str = "") -> Refused:

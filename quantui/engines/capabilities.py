@@ -39,7 +39,7 @@ class Method:
     """A quantization method vLLM has registered.
 
     ``min_capability`` is what its class declares, 75 for 7.5; the real demand can be higher
-    (VLLM.md). ``problem`` says why the class could not be asked.
+    (quantui.domain.methods). ``problem`` says why the class could not be asked.
     """
 
     name: str

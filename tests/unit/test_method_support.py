@@ -296,6 +296,14 @@ class TestTensorParallel:
         assert any("moe_wna16" in said for said in found.cautions)
         refusal("w4a16", gpus=four(A100), tensor_parallel=2, shape=model)
 
+    def test_experts_of_a_hidden_size_that_marlin_does_not_take_are_cautioned(self):
+        model = shape(hidden_size=2112, head_dim=64, intermediate_size=None, experts=8, moe_intermediate_size=4096,
+                      quantization="awq", quantization_bits=4, group_size=64)  # fmt: skip
+        assert any(
+            "slower kernel" in said
+            for said in works("none", A100, shape=model, stored_as="awq").cautions
+        )
+
     def test_the_experts_of_gpt_oss_are_padded_and_not_refused(self):
         model = shape(hidden_size=2880, heads=64, kv_heads=8, head_dim=64, intermediate_size=None, experts=128,
                       moe_intermediate_size=2880, quantization="mxfp4", quantization_bits=4, group_size=32)  # fmt: skip
