@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from quantui.domain.layer_partition import layers_of_stage
-from quantui.domain.weight_groups import WeightBytes
+from quantui.domain.weight_groups import TABLE, WeightBytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +50,10 @@ def weight_bytes_per_rank(
         by_role: Counter[str] = Counter()
         whole = 0.0
         for group in census:
+            if group.name == TABLE:
+                by_role[group.role] += group.rows * width
+                whole += group.rows * width
+                continue
             part = _part_on_stage(group, held, stage, stages, tied=tied)
             if not part:
                 continue

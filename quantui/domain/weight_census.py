@@ -12,8 +12,10 @@ from quantui.domain.decoder_weights import decoder_weights
 from quantui.domain.experts import expert_facts
 from quantui.domain.header_weights import header_weights
 from quantui.domain.layer_schedule import ENCODER_TYPES, layer_count
+from quantui.domain.rotary_table import rotary_elements
 from quantui.domain.stored_quantization import stored_quantization
 from quantui.domain.vision_weights import vision_weights
+from quantui.domain.weight_groups import TABLE, WeightGroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +23,9 @@ if TYPE_CHECKING:
     from quantui.domain.config_view import ConfigView
     from quantui.domain.models import TensorInfo
     from quantui.domain.stored_quantization import StoredQuantization
-    from quantui.domain.weight_groups import WeightGroup, WeightRole
+    from quantui.domain.weight_groups import WeightRole
 
-Census = tuple["WeightGroup", ...]
+Census = tuple[WeightGroup, ...]
 
 
 def weight_census(
@@ -41,7 +43,7 @@ def census_with_notes(
     text = text_view(config)
     known, notes = _from_config(config, text)
     if tensors:
-        census = header_weights(
+        counted = header_weights(
             tensors,
             layers=layer_count(text),
             tied=is_tied(config),
@@ -49,10 +51,18 @@ def census_with_notes(
             kv_heads=kv_head_count(text) or 0,
             known=known or (),
         )
-        return census, ()
+        return counted + _tables(text), ()
     if known is not None and stored is not None:
         known = as_stored(known, stored)
-    return known, notes
+    return (None if known is None else known + _tables(text)), notes
+
+
+def _tables(text: ConfigView) -> Census:
+    """What vLLM computes while loading, as groups without parameters."""
+    elements = rotary_elements(text)
+    if not elements:
+        return ()
+    return (WeightGroup("other", TABLE, 0, elements, 1, 1, "none", "layer"),)
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:

@@ -27,6 +27,10 @@ WeightSplit = Literal["column", "row", "vocabulary", "kv_heads", "experts", "non
 WeightStage = Literal["first", "layer", "last"]
 
 
+TABLE = "rotary_emb.cos_sin_cache"
+"""The name of a group without parameters: ``rows`` elements that vLLM computes while loading, on every GPU."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightGroup:
     """``count`` tensors of ``rows x columns`` that are named, stored and split alike.
