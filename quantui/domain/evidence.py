@@ -101,10 +101,25 @@ class QualityPoint:
     parameters: float
     base: float
     scores: Mapping[str, float] = field(hash=False)
+    note: str = ""
 
     def loss_percent(self, method: str) -> float:
         """What ``method`` loses of the 16-bit score, percent; negative where it scored better."""
         return (1 - self.scores[method] / self.base) * 100
+
+
+@dataclass(frozen=True, slots=True)
+class LossCurve:
+    """What formats of ``least_bits`` to ``most_bits`` weight bits (the most excluded) are held against.
+
+    ``reference``: the methods whose mean loss by model size is the curve. ``prior``: that many percent of loss count
+    as measured equal to the curve, so that a single score does not make a method look good or bad.
+    """
+
+    least_bits: float
+    most_bits: float
+    reference: tuple[str, ...]
+    prior: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +145,7 @@ class Evidence:
     speeds: tuple[SpeedPoint, ...] = ()
     ratios: tuple[SpeedRatio, ...] = ()
     qualities: tuple[QualityPoint, ...] = ()
+    loss_curves: tuple[LossCurve, ...] = ()
     claims: tuple[Claim, ...] = ()
 
     def kernel(self, name: str) -> Kernel:
@@ -167,6 +183,7 @@ def read_evidence(document: Mapping[str, Any]) -> Evidence:
         qualities=tuple(
             point for entry in document.get("quality", ()) for point in _qualities(entry, sources)
         ),
+        loss_curves=tuple(map(_loss_curve, document.get("loss_curve", {}).values())),
         claims=tuple(
             Claim(
                 source=sources[entry["source"]],
@@ -230,6 +247,11 @@ def _ratio(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> SpeedRati
     )
 
 
+def _loss_curve(entry: Mapping[str, Any]) -> LossCurve:
+    least, most = entry["weight_bits"]
+    return LossCurve(least, most, tuple(entry["reference"]), entry["prior"])
+
+
 def _qualities(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> list[QualityPoint]:
     known = ("model", "billions", "base")
     return [
@@ -240,6 +262,7 @@ def _qualities(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> list[
             parameters=model["billions"] * 1e9,
             base=model["base"],
             scores={key: value for key, value in model.items() if key not in known},
+            note=entry.get("note", ""),
         )
         for model in entry["models"]
     ]
