@@ -145,7 +145,9 @@ def _verdict(option: Option, users: int) -> str:
 
 def _notes(situation: Situation, asked: Asked, *, on_cpu: bool) -> tuple[str, ...]:
     notes: list[str] = []
-    if on_cpu and situation.hardware.gpus:
+    if on_cpu and situation.gpus == ():
+        notes.append("Choices are for vLLM's CPU engine, as asked.")
+    elif on_cpu and situation.hardware.gpus:
         notes.append("No GPU of this machine can be used: choices are for vLLM's CPU engine.")
     elif on_cpu:
         notes.append("There is no GPU: choices are for vLLM's CPU engine, in RAM.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
 from quantui.domain import answer_documents as documents
+from quantui.domain.checkpoint_format import classify_quantization
 from quantui.domain.layouts import usable_slots
 from quantui.domain.placement import check_indices
 from quantui.domain.recommend import Situation, recommend, use_case
@@ -71,6 +72,7 @@ def recommend_here(
     slots, _ = usable_slots(report, gpus)
     found = search_variants(subject.model, offline=offline)
     engine, model = subject.engine, subject.model
+    stored = classify_quantization(model.config)
     names = engine.capabilities and frozenset(one.name for one in engine.capabilities.methods)
     bases = card_bases_in(model.path) if model.quantization and model.path else ()
     situation = Situation(
@@ -78,6 +80,7 @@ def recommend_here(
         census=subject.census,
         hardware=report,
         model_ref=model.ref,
+        stored_method=stored.method or None if stored else None,
         base_ref=next(iter(bases), None),
         use_case=wanted.name,
         context=context,
