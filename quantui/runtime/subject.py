@@ -65,14 +65,28 @@ def look_at(
     )
     report = probe_hardware() if hardware is None else hardware
     assert not isinstance(report, str)
+    engine = engine_version(report, vllm_version, probe=probe_engine, on_event=on_event)
+    return subject_of(base, lora, report, engine, described_by=described_by, notes=notes)
+
+
+def subject_of(
+    model: ModelSpec,
+    adapter: AdapterSpec | None,
+    hardware: HardwareReport,
+    engine: EngineVersion,
+    *,
+    described_by: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> Subject:
+    """The subject of what was looked up before."""
     return Subject(
-        model=base,
-        adapter=lora,
-        shape=model_shape(base.config, base.tensors),
-        census=weight_census(base.config, base.tensors),
-        hardware=report,
+        model=model,
+        adapter=adapter,
+        shape=model_shape(model.config, model.tensors),
+        census=weight_census(model.config, model.tensors),
+        hardware=hardware,
         described_by=described_by,
-        engine=engine_version(report, vllm_version, probe=probe_engine, on_event=on_event),
+        engine=engine,
         notes=notes,
     )
 

@@ -15,6 +15,7 @@ from hollow_engine import make_hollow_engine
 
 from quantui.cli import main
 from quantui.domain.errors import ExitCode
+from quantui.domain.hardware import Gpu, HardwareReport
 from quantui.runtime.profile_file import load_profile
 
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 32}
@@ -173,6 +174,35 @@ def test_init_writes_a_profile_that_reads_back_and_can_be_checked(quantui, folde
     draft = load_profile(path)
     assert (draft.model.id, draft.adapter.id) == (str(base), str(lora))
     assert draft.quantization.method == "bitsandbytes"
+
+
+def test_init_without_a_method_takes_the_recommended_one_and_says_why(
+    quantui, tmp_path, monkeypatch
+):
+    sizes = {"num_attention_heads": 8, "num_key_value_heads": 4, "vocab_size": 32}
+    base = write(tmp_path / "base", model_files(hidden=1024, intermediate_size=2048, **sizes))
+    card = Gpu(
+        0, name="NVIDIA L4", total_bytes=23 << 30, free_bytes=23 << 30, compute_capability=(8, 9)
+    )
+    monkeypatch.setattr(
+        "quantui.runtime.suggestion.probe_hardware", lambda: HardwareReport(gpus=(card,))
+    )
+    path = tmp_path / "new.toml"
+    code, out, _ = quantui("init", base, "--out", path, "--use-case", "smallest-memory")
+    assert code == 0
+    method = load_profile(path).quantization.method
+    assert method != "none"
+    assert f"method:  {method} (" in out
+    assert "the best for smallest-memory" in out
+    assert "Weights" in out
+    assert "--method takes another" in out
+
+
+def test_init_takes_a_method_that_is_named_without_a_word(quantui, tmp_path, folders):
+    path = tmp_path / "new.toml"
+    _, out, _ = quantui("init", folders[0], "--out", path, "--method", "none")
+    assert load_profile(path).quantization.method == "none"
+    assert "method:" not in out
 
 
 def test_init_finds_the_base_that_the_adapter_names(quantui, folders, tmp_path):
