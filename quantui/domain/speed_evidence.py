@@ -115,8 +115,13 @@ def point_key(point: SpeedPoint, of: Candidate) -> str | None:
     """Under which name ``point`` holds a speed of this method: its own, or that of its kernel."""
     if of.method in point.tokens_per_s:
         return of.method
-    name = of.how.kernel.name.removesuffix("-hopper")
+    name = _kernel_name(of)
     return name if name in point.tokens_per_s and name != "none" else None
+
+
+def _kernel_name(of: Candidate) -> str:
+    """Measurements name kernels without the card that they are for."""
+    return of.how.kernel.name.removesuffix("-hopper")
 
 
 def nearest_point(
@@ -156,7 +161,7 @@ def nearest_ratio(
             and ratio.users[0] <= users <= ratio.users[1]
             and context <= ratio.most_context
         ):
-            value = ratio.ratios.get(of.method) or ratio.ratios.get(of.how.kernel.name)
+            value = ratio.ratios.get(of.method) or ratio.ratios.get(_kernel_name(of))
             distance = abs(math.log(parameters / ratio.parameters))
             if value is not None and distance <= least:
                 best, least = (ratio, value), distance

@@ -123,6 +123,7 @@ def relative(result: Speed) -> float:
 
 
 CURRENT = [point for point in published().speeds if not point.ratio_only]
+FP8 = ("fp8_dynamic", "fp8_per_channel", "fp8_per_tensor", "fp8_block")
 H100, A100 = card("NVIDIA H100 80GB HBM3"), card("NVIDIA A100-SXM4-80GB")
 
 
@@ -291,10 +292,15 @@ def test_an_old_engine_speaks_only_for_ratios() -> None:
     assert relative(four_bit) == pytest.approx(154.1 / 84.3)
 
 
-def test_a_measurement_of_another_card_size_or_load_does_not_speak() -> None:
-    for shape, gpu, users in ((QWEN3_8B, A100, 64), (LLAMA_70B, H100, 64), (QWEN3_8B, H100, 2000)):
-        result = speed(shape, "fp8_per_channel", gpu, users=users, context=640, evidence=None)
+def test_a_measurement_of_another_card_or_size_does_not_speak() -> None:
+    for shape, gpu in ((QWEN3_8B, card("NVIDIA L40S")), (LLAMA_70B, H100)):
+        result = speed(shape, "fp8_dynamic", gpu, users=64, context=640, evidence=None)
         assert result.basis == "formula"
+
+
+def test_a_measurement_of_a_much_larger_load_or_context_does_not_speak() -> None:
+    for load in ({"users": 3, "context": 640}, {"users": 2000, "context": 16384}):
+        assert speed(QWEN3_8B, "fp8_dynamic", H100, evidence=None, **load).basis == "formula"
 
 
 def test_an_own_run_outranks_what_is_published() -> None:
@@ -352,3 +358,13 @@ def test_a_claim_that_contradicts_the_hardware_is_shown_with_its_author_and_not_
     assert doubtful[0].startswith("the guides")
     assert shown.basis == "formula"
     assert not any("doubtful" in c for c in speed(LLAMA_8B, "fp8_dynamic", H100).claims)
+
+
+def test_formats_of_one_kernel_are_judged_by_the_same_figure() -> None:
+    load = {"users": 256, "context": 512, "evidence": None}
+    eight = {name: relative(speed(LLAMA_8B, name, H100, **load)) for name in FP8}
+    assert len(set(eight.values())) == 1
+    four = {
+        name: relative(speed(LLAMA_8B, name, H100, **load)) for name in ("awq", "gptq", "w4a16")
+    }
+    assert len(set(four.values())) == 1
