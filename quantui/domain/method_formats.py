@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 def stored_candidates(stored_as: str, shape: ModelShape | None = None) -> tuple[Method, ...]:
     """The methods a checkpoint that says ``stored_as`` can be in, the likeliest first; empty: none is known.
 
-    ``stored_as`` is a ``quant_method``, which several methods may share (the bits in ``shape`` tell those apart where
-    they can), or a name of the catalogue.
+    ``stored_as`` is a ``quant_method``, which several methods may share (``shape`` tells those apart where it knows
+    the format or its bits), or a name of the catalogue.
     """
     known = methods()
+    if shape is not None and shape.stored_method in known and stored_as == shape.quantization:
+        return (known[shape.stored_method],)
     found = tuple(one for one in known.values() if one.stored and stored_as in one.vllm_names)
     if not found and stored_as in known and known[stored_as].stored:
         return (known[stored_as],)

@@ -14,6 +14,7 @@ from quantui.domain.attention_layers import (
     head_dimension,
     kv_head_count,
 )
+from quantui.domain.checkpoint_format import classify_quantization
 from quantui.domain.config_view import ConfigView, positive, text_view, vision_view, whole_view
 from quantui.domain.experts import expert_facts
 from quantui.domain.layer_schedule import ENCODER_TYPES, layer_count
@@ -87,6 +88,8 @@ class ModelShape:
     """That one token passes through (its experts, not all), the embedding table left out."""
     notes: tuple[str, ...] = ()
     """What was not understood, worded for the user."""
+    stored_method: str | None = None
+    """The catalogue's name of the format that ``quantization`` stands for; None: not quantized, or not known."""
 
     @property
     def is_moe(self) -> bool:
@@ -106,7 +109,7 @@ def model_shape(
     attention, notes = attention_layers(text, dtype_bytes=4 if dtype == "float32" else 2)
     census, census_notes = census_with_notes(config, tensors)
     experts = expert_facts(text)
-    stored = stored_quantization(config)
+    stored, classified = stored_quantization(config), classify_quantization(config)
     windows = [layer.window for layer in attention if layer.kind == "sliding" and layer.window]
     architecture = _architecture(config)
     parameters = sum(group.elements for group in census) if census else None
@@ -141,6 +144,7 @@ def model_shape(
         parameters=parameters,
         active_parameters=active_parameters(census, text) if census else None,
         notes=tuple(dict.fromkeys((*notes, *census_notes))),
+        stored_method=(classified.method or None) if classified else None,
     )
 
 

@@ -165,6 +165,7 @@ def _supported(candidate: Candidate, layout: Layout, situation: Situation) -> Su
         capabilities=situation.engine_methods,
         packages=situation.plugins,
         stored_as=candidate.stored_as,
+        cpu_flags=situation.hardware.host.cpu_flags,
     )
 
 

@@ -6,7 +6,6 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from quantui.domain.checkpoint_format import classify_quantization
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.method_formats import stored_candidates
 from quantui.domain.methods import check_runs_here, method
@@ -33,7 +32,7 @@ def serving_checks(
             chosen,
             on_cpu=engine.on_cpu,
             gpus=gpus,
-            checkpoint_quantization=_stored_name(model),
+            checkpoint_quantization=model.quantization,
             tensor_parallel=size,
             shape=model_shape(model.config),
             config=model.config,
@@ -47,14 +46,9 @@ def serving_checks(
 
 def _stored(model: ModelSpec) -> Method | None:
     """The method whose format the checkpoint is stored in, if the catalogue has it."""
-    name = _stored_name(model)
-    return next(iter(stored_candidates(name)), None) if name else None
-
-
-def _stored_name(model: ModelSpec) -> str | None:
-    """What the checkpoint is quantized with: the catalogue's name where its config tells, else its own word."""
-    stored = classify_quantization(model.config)
-    return (stored.method if stored else "") or model.quantization
+    if model.quantization is None:
+        return None
+    return next(iter(stored_candidates(model.quantization, model_shape(model.config))), None)
 
 
 def _check_gpus(size: int, engine: EngineFacts, gpus: tuple[Gpu, ...]) -> None:

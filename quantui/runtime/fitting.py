@@ -205,6 +205,7 @@ def _answer(
         capabilities=names,
         packages=subject.engine.packages,
         stored_as=subject.shape.quantization,
+        cpu_flags=subject.hardware.host.cpu_flags,
     )
     broken = tuple(
         field_findings(

@@ -349,6 +349,13 @@ class TestStoredFormats:
             for said in works("none", A100, stored_as="compressed-tensors").cautions
         )
 
+    def test_the_format_that_the_config_tells_decides_within_compressed_tensors(self):
+        model = shape(
+            quantization="compressed-tensors", quantization_bits=8, stored_method="int8_w8a8"
+        )
+        assert "INT8 W8A8" in refusal("none", B200, shape=model, stored_as="compressed-tensors")
+        works("none", H100, shape=model, stored_as="compressed-tensors")
+
     def test_its_bits_tell_the_two_formats_of_bitsandbytes_apart(self):
         eight = shape(quantization="bitsandbytes", quantization_bits=8)
         assert works("none", A100, shape=eight, stored_as="bitsandbytes").eager
