@@ -18,6 +18,7 @@ from quantui.cli.page import (
     paragraph,
     parameters,
     rows,
+    sentence,
     table,
     verdict,
 )
@@ -194,7 +195,7 @@ def _adapter(out: Console, found: Recommendation) -> None:
 
 def _refused(out: Console, refused: Sequence[Refusal], *, explain: bool) -> None:
     here = [refusal for refusal in refused if explain or refusal.code not in _GENERAL]
-    told = [(refusal.method, _why(refusal)) for refusal in here]
+    told = list(_together(here))
     if not explain:
         for code, words in _GENERAL.items():
             names = [refusal.method for refusal in refused if refusal.code == code]
@@ -209,8 +210,20 @@ def _refused(out: Console, refused: Sequence[Refusal], *, explain: bool) -> None
     out.print(grid)
 
 
+def _together(refused: Sequence[Refusal]) -> Iterable[tuple[str, str]]:
+    """Method and reason; methods that are refused for the same reason share a line."""
+    shared: dict[str, list[str]] = {}
+    for refusal in refused:
+        shared.setdefault(_why(refusal), []).append(refusal.method)
+    for why, methods in shared.items():
+        if len(methods) == 1:
+            yield methods[0], why
+        else:
+            yield f"{len(methods)} methods", f"{why} ({', '.join(methods)})"
+
+
 def _why(refusal: Refusal) -> str:
-    text = refusal.reasons[0] if refusal.reasons else ""
+    text = sentence(refusal.reasons[0]) if refusal.reasons else ""
     return f"{text} Instead: {', '.join(refusal.instead)}." if refusal.instead else text
 
 

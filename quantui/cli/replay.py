@@ -16,8 +16,10 @@ from quantui.domain.terminal_text import sanitize
 if TYPE_CHECKING:
     import argparse
     import threading
+    from collections.abc import Iterator
 
     from quantui.domain.draft import Draft
+    from quantui.domain.fit_facts import Fit
     from quantui.domain.plan import Plan
     from quantui.domain.run_state import RunState
     from quantui.engines.planning import Facts
@@ -139,6 +141,7 @@ def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
                     "kv_cache_tokens": estimate.kv_cache_tokens,
                     "max_model_len": estimate.max_model_len,
                     "total_bytes": estimate.total_bytes,
+                    "verdict": None if estimate.fit is None else estimate.fit.verdict,
                     "sources": dict(estimate.sources),
                 },
             }
@@ -157,7 +160,10 @@ def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
         f"context {estimate.max_model_len}",
     )
     for name, source in estimate.sources.items():
-        say(out, f"          {name}: {sanitize(source)}")
+        if name != "verdict":
+            say(out, f"          {name}: {sanitize(source)}")
+    if estimate.fit is not None:
+        say(out, f"verdict   {sanitize('; '.join(_verdict(estimate.fit)))}", indent=10)
     for notice in plan.notices:
         say(out, f"note      {sanitize(notice)}")
     for line in changed:
@@ -165,6 +171,15 @@ def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
     if not changed:
         say(out, "differs   nothing")
     return ExitCode.OK
+
+
+def _verdict(found: Fit) -> Iterator[str]:
+    """The verdict with what it rests on; of a tight one also the change that would make it sure."""
+    yield found.verdict
+    yield from found.reasons
+    change = found.smallest_change
+    if change is not None:
+        yield f"with {change.option} {change.value} it would fit for sure: {change.text}"
 
 
 def plan_steps(plan: Plan) -> list[tuple[str, bool]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.adapter_match import base_of, check_adapter_fits
 from quantui.domain.errors import QuantuiError
 from quantui.domain.four_bit import sixteen_bit_base
-from quantui.domain.model_shape import model_shape
+from quantui.domain.memory import served_shape
 from quantui.domain.weight_census import weight_census
 from quantui.runtime.described_hardware import described_hardware
 from quantui.runtime.engine_version import EngineVersion, engine_version
@@ -82,7 +82,7 @@ def subject_of(
     return Subject(
         model=model,
         adapter=adapter,
-        shape=model_shape(model.config, model.tensors),
+        shape=served_shape(model),
         census=weight_census(model.config, model.tensors),
         hardware=hardware,
         described_by=described_by,

@@ -114,6 +114,14 @@ def test_check_tells_steps_memory_and_what_differs(quantui, profile):
         assert part in words
 
 
+def test_check_tells_the_verdict_on_the_memory(quantui, profile):
+    _, out, _ = quantui("--profile", profile, "--check")
+    (line,) = [line for line in out.splitlines() if line.startswith("verdict ")]
+    assert line.split()[1].rstrip(";") in ("fits", "tight")
+    _, out, _ = quantui("--profile", profile, "--check", "--json")
+    assert json.loads(out)["estimate"]["verdict"] in ("fits", "tight")
+
+
 def test_check_as_json_is_one_document(quantui, profile):
     _, out, _ = quantui("--profile", profile, "--check", "--json")
     told = json.loads(out)
