@@ -124,9 +124,8 @@ def _capability(case: Case, gpu: Gpu) -> Iterator[Finding]:
         )
     elif full and have < full:
         yield Finding(
-            f"{called(gpu)} has compute capability {dotted(have)}, and {chosen.title} computes in "
-            f"{chosen.activation_bits} bit from {dotted(full)}: here it only stores the weights so and computes "
-            "in 16 bit.",
+            f"{chosen.title}: weight-only on {called(gpu)}, which has compute capability {dotted(have)}; arithmetic in "
+            f"{chosen.activation_bits} bit needs {dotted(full)}, so it computes in 16 bit.",
             weight_only=True,
         )
     for below, text in chosen.cautions_below:

@@ -22,8 +22,8 @@ def stored_candidates(stored_as: str, shape: ModelShape | None = None) -> tuple[
     the format or its bits), or a name of the catalogue.
     """
     known = methods()
-    if shape is not None and shape.stored_method in known and stored_as == shape.quantization:
-        return (known[shape.stored_method],)
+    if shape is not None and shape.stored_method and stored_as == shape.quantization:
+        return (known[shape.stored_method],) if shape.stored_method in known else ()
     found = tuple(one for one in known.values() if one.stored and stored_as in one.vllm_names)
     if not found and stored_as in known and known[stored_as].stored:
         return (known[stored_as],)
