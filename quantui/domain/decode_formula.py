@@ -83,11 +83,16 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """How a method computes on a card: at what rate, with which kernel. ``flops`` None: not known."""
+    """How a method computes on a card: at what rate, with which kernel. ``flops`` None: not known.
+
+    ``figures``: the kernels whose published figures speak for it. INT8 W8A8 is spoken for by FP8 where the card's
+    units are as fast for both: the same bytes are read and the same work is done.
+    """
 
     flops: float | None
     kernel: Kernel
     words: str
+    figures: tuple[str, ...]
 
 
 def units(method: Method, gpu: GpuModel, evidence: Evidence) -> Units:
@@ -109,7 +114,9 @@ def units(method: Method, gpu: GpuModel, evidence: Evidence) -> Units:
     if weight_only:
         rate, words = gpu.tflops_16bit, "16 bit: the card has no units for this format"
         kernel = evidence.kernel("float-weights")
-    return Units(rate * 1e12 if rate else None, kernel, words)
+    name = kernel.name.removesuffix("-hopper")
+    alike = words == "INT8" and gpu.tflops_int8 == gpu.tflops_fp8
+    return Units(rate * 1e12 if rate else None, kernel, words, (name, "fp8") if alike else (name,))
 
 
 def _kernel(method: Method, capability: tuple[int, int], evidence: Evidence) -> Kernel:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from quantui.domain.evidence import published
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from quantui.domain.decode_load import Candidate, Load
     from quantui.domain.evidence import Evidence, SpeedPoint, SpeedRatio
@@ -111,17 +111,9 @@ def _same_size(point: SpeedPoint, load: Load) -> bool:
     return abs(math.log((active or shape.parameters) / point.active_parameters)) < 2 * _SAME_SIZE
 
 
-def point_key(point: SpeedPoint, of: Candidate) -> str | None:
-    """Under which name ``point`` holds a speed of this method: its own, or that of its kernel."""
-    if of.method in point.tokens_per_s:
-        return of.method
-    name = _kernel_name(of)
-    return name if name in point.tokens_per_s and name != "none" else None
-
-
-def _kernel_name(of: Candidate) -> str:
-    """Measurements name kernels without the card that they are for."""
-    return of.how.kernel.name.removesuffix("-hopper")
+def _figure(figures: Mapping[str, float], of: Candidate) -> str | None:
+    """Under which name a measurement holds this method: its own, or that of a kernel that speaks for it."""
+    return next((name for name in (of.method, *of.how.figures) if name in figures), None)
 
 
 def nearest_point(
@@ -131,7 +123,7 @@ def nearest_point(
     best, least = None, math.inf
     for point in points:
         distance = load_distance(users, point.users)
-        if distance <= _NEAR_LOAD and (key := point_key(point, of)) is not None:
+        if distance <= _NEAR_LOAD and (key := _figure(point.tokens_per_s, of)):
             distance += 4 * abs(math.log(parameters / point.parameters))
             if distance < least:
                 best, least = (point, key), distance
@@ -161,10 +153,10 @@ def nearest_ratio(
             and ratio.users[0] <= users <= ratio.users[1]
             and context <= ratio.most_context
         ):
-            value = ratio.ratios.get(of.method) or ratio.ratios.get(_kernel_name(of))
+            key = _figure(ratio.ratios, of)
             distance = abs(math.log(parameters / ratio.parameters))
-            if value is not None and distance <= least:
-                best, least = (ratio, value), distance
+            if key is not None and distance <= least:
+                best, least = (ratio, ratio.ratios[key]), distance
     return best
 
 

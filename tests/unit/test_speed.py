@@ -368,3 +368,11 @@ def test_formats_of_one_kernel_are_judged_by_the_same_figure() -> None:
         name: relative(speed(LLAMA_8B, name, H100, **load)) for name in ("awq", "gptq", "w4a16")
     }
     assert len(set(four.values())) == 1
+
+
+def test_fp8_speaks_for_int8_where_the_units_are_as_fast() -> None:
+    load = {"users": 256, "context": 2048, "evidence": None}
+    assert relative(speed(LLAMA_8B, "int8_w8a8", H100, **load)) == relative(
+        speed(LLAMA_8B, "fp8_dynamic", H100, **load)
+    )
+    assert speed(LLAMA_8B, "int8_w8a8", card("NVIDIA B300"), **load).basis == "formula"
