@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from quantui.domain.adapter_match import check_adapter_fits
+from quantui.domain.calibration import calibration_for
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.layouts import Layout, usable_slots
 from quantui.domain.memory import Device, estimate_memory
 from quantui.domain.methods import method
+from quantui.domain.options import devices
 from quantui.domain.plan import CheckStep, DownloadStep, EngineFacts, Plan, ServeStep, Step
+from quantui.domain.visible_gpus import visible_gpus
+from quantui.engines.load_expectation import expectation_of, load_of
+from quantui.engines.memory_options import memory_options
 from quantui.engines.merge_planning import merge_notices, merge_step, model_name
 from quantui.engines.serving_checks import serving_checks
 from quantui.engines.vllm_server import (
@@ -22,16 +28,21 @@ from quantui.engines.vllm_server import (
 )
 
 if TYPE_CHECKING:
+    from quantui.domain.calibration import Calibration, Observation
     from quantui.domain.draft import Draft
     from quantui.domain.hardware import Gpu, HardwareReport
     from quantui.domain.memory import MemoryEstimate
     from quantui.domain.methods import Method
     from quantui.domain.models import AdapterSpec, ModelSpec
+    from quantui.engines.memory_options import MemoryOptions
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was looked up for a draft. ``download_jobs`` by step id, for what is not on disk yet."""
+    """What was looked up for a draft.
+
+    ``download_jobs`` by step id, for what is not on disk yet; ``observations``: what earlier loads took.
+    """
 
     model: ModelSpec
     adapters: tuple[AdapterSpec, ...]
@@ -42,6 +53,7 @@ class Facts:
     workers_dir: str
     port: int
     download_jobs: dict[str, dict[str, object]]
+    observations: tuple[Observation, ...] = ()
 
 
 def build_plan(
@@ -82,8 +94,24 @@ def build_plan(
         if merge.serve_lora_on_failure:
             (adapter,) = facts.adapters
             lora = (adapter, adapter.path or "")
+    options = memory_options(draft)
+    load = load_of(draft, facts, gpus, pipeline_parallel=options.pipeline_parallel)
+    learned = calibration_for(load, facts.observations)
     # What is only prepared here may be served where there is more room.
-    estimate = _estimate(draft, facts, chosen, gpus, force=force or not serve)
+    named = bool(draft.serve.visible_devices or facts.hardware.cuda_visible_devices)
+    where = _devices(facts, gpus, ordered=named)
+    size = partial(_estimate, facts, chosen, where, learned, force=force or not serve)
+    estimate = size(options)
+    if lora is not None:
+        # The adapter may end up beside its base: what is asked of vLLM holds for that too.
+        beside = size(memory_options(draft, lora[0]))
+        estimate = replace(
+            estimate,
+            max_model_len=min(estimate.max_model_len, beside.max_model_len),
+            kv_cache_bytes=min(estimate.kv_cache_bytes, beside.kv_cache_bytes),
+        )
+    if serve and estimate.fit is not None and estimate.fit.verdict == "tight":
+        notices.append(f"memory is tight: {'; '.join(estimate.fit.reasons)}")
     # A merge, or the method, leaves the size as the base's: the estimate holds for both.
     name = served_name(draft, facts)
     if serve:
@@ -122,12 +150,19 @@ def build_plan(
             )
         )
     return Plan(
-        draft, facts.model, facts.adapters, facts.engine, estimate, tuple(steps), tuple(notices)
+        draft,
+        facts.model,
+        facts.adapters,
+        facts.engine,
+        estimate,
+        tuple(steps),
+        tuple(notices),
+        expectation_of(load, draft, facts, gpus, estimate, learned) if serve else None,
     )
 
 
 def chosen_gpus(draft: Draft, facts: Facts) -> tuple[Gpu, ...]:
-    """The GPUs that the draft selects; an index that is not there is refused."""
+    """The GPUs that the draft selects, else those that CUDA_VISIBLE_DEVICES leaves; an unknown index is refused."""
     if facts.engine.on_cpu:
         return ()
     wanted = draft.serve.visible_devices
@@ -141,7 +176,7 @@ def chosen_gpus(draft: Draft, facts: Facts) -> tuple[Gpu, ...]:
                 "Name GPUs as `quantui doctor` numbers them.",
                 ExitCode.DOES_NOT_FIT,
             )
-    return tuple(there[index] for index in wanted) or facts.hardware.gpus
+    return tuple(there[index] for index in wanted) or visible_gpus(facts.hardware)
 
 
 def served_name(draft: Draft, facts: Facts) -> str:
@@ -175,34 +210,50 @@ def _downloads(facts: Facts) -> list[Step]:
     return steps
 
 
-def _free(gpu: Gpu) -> int:
-    return gpu.free_bytes or 0
-
-
 def _estimate(
-    draft: Draft, facts: Facts, chosen: Method, gpus: tuple[Gpu, ...], *, force: bool
+    facts: Facts,
+    chosen: Method,
+    where: tuple[Device, ...],
+    learned: Calibration | None,
+    options: MemoryOptions,
+    *,
+    force: bool,
 ) -> MemoryEstimate:
-    serve, host = draft.serve, facts.hardware.host
-    if facts.engine.on_cpu:
-        device = Device(True, host.ram_total_bytes, host.ram_available_bytes, "RAM")
-    else:
-        worst = min(gpus, key=_free, default=None)
-        device = Device(
-            False,
-            worst.total_bytes if worst else None,
-            worst.free_bytes if worst else None,
-            f"GPU {worst.index} ({worst.name})" if worst else "the GPU",
-        )
     return estimate_memory(
         facts.model,
         chosen,
-        device,
-        tensor_parallel=serve.tensor_parallel,
-        dtype=serve.dtype,
-        requested_context=serve.max_model_len,
-        max_num_seqs=serve.max_num_seqs,
-        utilization=serve.gpu_memory_utilization,
-        kv_cache_bytes=None if serve.kv_cache_gib is None else int(serve.kv_cache_gib * 1024**3),
-        eager=serve.enforce_eager,
+        where,
+        tensor_parallel=options.tensor_parallel,
+        pipeline_parallel=options.pipeline_parallel,
+        dtype=options.dtype,
+        requested_context=options.context,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        utilization=options.utilization,
+        kv_cache_bytes=options.kv_cache_bytes,
+        kv_dtype=options.kv_dtype,
+        block_size=options.block_size,
+        lora_slots=options.lora_slots,
+        eager=options.eager,
         force=force,
+        vllm_version=facts.engine.vllm_version,
+        calibration=learned,
     )
+
+
+def _devices(facts: Facts, gpus: tuple[Gpu, ...], *, ordered: bool) -> tuple[Device, ...]:
+    """One for each rank, in the order CUDA gives them out: as they were named, else the fastest kind first."""
+    host = facts.hardware.host
+    if facts.engine.on_cpu:
+        return (Device(True, host.ram_total_bytes, host.ram_available_bytes, "RAM"),)
+    report = replace(facts.hardware, gpus=gpus, cuda_visible_devices=None)
+    slots, _ = usable_slots(report, None)
+    place = {gpu.index: number for number, gpu in enumerate(gpus)}
+    alike = ordered or len({slot.kind for slot in slots}) < 2
+    order = sorted(
+        slots, key=lambda slot: (0.0 if alike else -slot.bandwidth, place[slot.gpu.index])
+    )
+    return devices(Layout(tuple(order)), report) if order else (_NO_GPU,)
+
+
+_NO_GPU = Device(False, None, None, "the GPU")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from quantui.domain.method_findings import version_numbers
 from quantui.engines.capabilities import as_command_line
+from quantui.engines.memory_options import max_lora_rank
 
 if TYPE_CHECKING:
     from quantui.domain.draft import Draft
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from quantui.domain.methods import Method
     from quantui.domain.models import AdapterSpec, ModelSpec
     from quantui.domain.plan import EngineFacts
-
-# vLLM compiles LoRA kernels for these ranks only (vllm/config/lora.py, MaxLoRARanks).
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def server_program(engine: EngineFacts) -> tuple[str, ...]:
@@ -90,9 +88,8 @@ def server_argv(
     }
     if lora is not None:
         adapter, folder = lora
-        rank = adapter.rank or 16
         options["enable_lora"] = True
-        options["max_lora_rank"] = next((size for size in _LORA_RANKS if size >= rank), rank)
+        options["max_lora_rank"] = max_lora_rank(adapter)
         options["lora_modules"] = f"{served_name}={folder}"
     given = {name.lstrip("-").replace("-", "_") for name in draft.serve.extra_args}
     kept = {name: value for name, value in options.items() if name not in given}

@@ -17,6 +17,7 @@ from quantui.engines.vllm_server import server_program
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.engines import find_engine
 from quantui.runtime.models import download_job, resolve_adapter, resolve_model, split_revision
+from quantui.runtime.observations import read_observations
 from quantui.runtime.probe import probe_hardware
 from quantui.runtime.server import free_port
 
@@ -93,6 +94,7 @@ def resolve(
         workers_dir=str(WORKERS),
         port=draft.serve.port or free_port(draft.serve.host),
         download_jobs={step: download_job(spec) for step, spec in steps if not spec.complete},
+        observations=() if hardware.simulated else read_observations(),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 from run_plans import model_spec
 
+from quantui.domain.calibration import Observation
 from quantui.domain.draft import (
     AdapterChoice,
     CheckChoice,
@@ -245,9 +246,70 @@ def test_only_visible_devices_are_used():
     assert the_plan.step("serve").env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
-def test_the_estimate_is_for_the_gpu_with_least_room():
-    the_plan = plan(facts(CUDA, [gpu(0, free=20), gpu(1, free=8)]))
-    assert the_plan.estimate.utilization == 0.32  # (8 - 0.25) / 24
+def utilization(the_facts, **serve):
+    return plan(the_facts, serve=ServeChoice(**serve)).estimate.utilization
+
+
+def test_the_estimate_is_for_the_gpu_with_least_room_of_those_that_are_used():
+    two = facts(CUDA, [gpu(0, free=20), gpu(1, free=8)])
+    assert utilization(two) == 0.81  # vLLM takes the first: (20 - CUDA context) / 24
+    assert utilization(two, tensor_parallel=2) == 0.31
+    assert utilization(two, visible_devices=(1, 0)) == 0.31
+
+
+def test_the_users_cuda_visible_devices_is_what_is_planned_with():
+    report = HardwareReport(
+        gpus=(gpu(0, free=20), gpu(1, free=8)), host=Host(), cuda_visible_devices="1"
+    )
+    two = facts(CUDA, hardware=report)
+    assert utilization(two) == 0.31
+    assert utilization(two, visible_devices=(0,)) == 0.81
+    error = refused("serve.tensor-parallel", two, serve=ServeChoice(tensor_parallel=2))
+    assert "1 GPUs can be used" in error.why
+
+
+def estimate(**further):
+    return plan(facts(CUDA, [gpu(0, 23.9)]), serve=ServeChoice(extra_args=further)).estimate
+
+
+def test_further_arguments_that_change_the_memory_are_seen():
+    plain = estimate()
+    assert estimate(**{"kv-cache-dtype": "fp8"}).kv_bytes_per_token == plain.kv_bytes_per_token / 2
+    assert estimate(**{"--gpu-memory-utilization": 0.5}).utilization == 0.5
+    assert estimate(max_num_batched_tokens=32768).transient_bytes > plain.transient_bytes
+    assert estimate(max_num_seqs="1024").transient_bytes > plain.transient_bytes
+    assert estimate(**{"max-model-len": "1k"}).max_model_len == 1000
+    assert estimate(enforce_eager=True).overhead_bytes < plain.overhead_bytes
+    assert estimate(**{"enable-lora": True, "max-lora-rank": 64}).weight_bytes > plain.weight_bytes
+    halves = plan(
+        facts(CUDA, [gpu(0, 23.9), gpu(1, 23.9)]),
+        serve=ServeChoice(extra_args={"pipeline-parallel-size": 2}),
+    )
+    assert halves.estimate.kv_bytes_per_token == plain.kv_bytes_per_token / 2
+
+
+def test_a_value_that_is_none_is_left_to_the_check_of_the_arguments():
+    assert estimate(max_num_seqs="many").transient_bytes == estimate().transient_bytes
+
+
+def test_an_adapter_that_may_end_up_beside_its_base_has_room_there():
+    merge = MergeChoice(on_failure="serve-lora")
+    alone, maybe = (plan(facts(adapter=LORA), merge=how).estimate for how in (MergeChoice(), merge))
+    assert maybe.weight_bytes == alone.weight_bytes
+    assert maybe.max_model_len <= alone.max_model_len
+
+
+def test_what_earlier_loads_took_is_in_the_estimate_and_the_plan_expects_its_own_load():
+    first = plan(facts(CUDA, [gpu(0, 23.9)]))
+    assert first.expectation.predicted.weights == first.estimate.weight_bytes
+    took = replace(
+        first.expectation.predicted,
+        kv_cache=first.expectation.predicted.kv_cache - GIB // 2,
+    )
+    seen = Observation(0.0, first.expectation, "ok", took)
+    second = plan(facts(CUDA, [gpu(0, 23.9)], observations=(seen,)))
+    assert second.estimate.kv_cache_bytes == first.estimate.kv_cache_bytes - GIB // 2
+    assert second.expectation.predicted.rest == first.expectation.predicted.rest
 
 
 def test_a_device_that_is_not_there_is_refused_with_those_that_are():
@@ -344,7 +406,7 @@ def test_the_whole_command_on_the_cpu():
         "--port", "8000",
         "--max-model-len", "2048",
         "--quantization", "bitsandbytes",
-        "--kv-cache-memory-bytes", str(4 * 2048 * 2 * 2 * 8 * 64 * 2),
+        "--kv-cache-memory-bytes", str((4 * 2048 + 128) * 2 * 2 * 8 * 64 * 2),
     )  # fmt: skip
 
 
