@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from quantui.domain import quantities
 from quantui.domain.errors import QuantuiError
-from quantui.domain.fit import FitRequest, LoraSlots
+from quantui.domain.fit import FitRequest
 from quantui.domain.methods import method as method_named
+from quantui.domain.placement import lora_slots
 from quantui.runtime.run_to_end import os_errors
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def recommend(
             adapter=None if adapter is None else _text(adapter),
             adapter_revision=adapter_revision,
             hardware=_machine(hardware),
-            vllm_version=vllm_version,
+            vllm_version=_version(vllm_version),
             offline=offline,
         )
         return recommend_here(
@@ -173,9 +175,6 @@ def fit(
         _positive(name, value)
     if utilization is not None and not 0 < utilization <= 1:
         raise _bad("utilization", utilization, "above 0 and at most 1")
-    slots = None
-    if max_loras is not None or max_lora_rank is not None:
-        slots = LoraSlots(max_loras or 1, max_lora_rank or 16)
     request = FitRequest(
         context=context,
         users=users,
@@ -184,10 +183,10 @@ def fit(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         utilization=utilization,
-        kv_dtype=kv_dtype,
-        dtype=dtype,
+        kv_dtype=quantities.choice("kv_dtype", kv_dtype, quantities.KV_DTYPES),
+        dtype=quantities.choice("dtype", dtype, quantities.DTYPES),
         eager=eager,
-        lora_slots=slots,
+        lora_slots=lora_slots(max_loras, max_lora_rank),
     )
     chosen = method_named(method)
     with os_errors():
@@ -197,7 +196,7 @@ def fit(
             adapter=None if adapter is None else _text(adapter),
             adapter_revision=adapter_revision,
             hardware=_machine(hardware),
-            vllm_version=vllm_version,
+            vllm_version=_version(vllm_version),
             offline=offline,
         )
         return fit_here(subject, chosen, request, None if gpus is None else tuple(gpus))
@@ -209,6 +208,10 @@ def _text(reference: Reference) -> str:
 
 def _machine(hardware: HardwareReport | Reference | None) -> HardwareReport | str | None:
     return _text(hardware) if isinstance(hardware, str | os.PathLike) else hardware
+
+
+def _version(text: str | None) -> str | None:
+    return None if text is None else quantities.version("vllm_version", text)
 
 
 def _positive(name: str, value: object) -> None:

@@ -16,20 +16,6 @@ if TYPE_CHECKING:
 
     from quantui.domain.fit import FitRequest
 
-DTYPES = {name: name for name in ("auto", "bfloat16", "float16", "float32", "half", "float")} | {
-    "bf16": "bfloat16",
-    "fp16": "float16",
-    "fp32": "float32",
-}
-"""Values of vLLM's --dtype (vllm/config/model.py, ModelDType, 0.32), and what people write for them."""
-KV_DTYPES = {
-    name: name
-    for name in (
-        "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla", "nvfp4",
-        "int8_per_token_head", "fp8_per_token_head", "int4_per_token_head",
-    )
-} | {"bf16": "bfloat16", "fp16": "float16"}  # fmt: skip
-"""Values of vLLM's --kv-cache-dtype whose size is known (vllm/config/cache.py, CacheDType, 0.32)."""
 MOST_LORAS = 10_000
 
 _DESCRIPTION = """\
@@ -118,13 +104,11 @@ def run(args: argparse.Namespace) -> int:
 
 def request_of(args: argparse.Namespace) -> FitRequest:
     """What the arguments ask for; a bad value is a QuantuiError that names its option."""
-    from quantui.domain.fit import FitRequest, LoraSlots
+    from quantui.domain.fit import FitRequest
+    from quantui.domain.placement import lora_slots
 
-    slots = None
     loras = options.count(args, "--max-loras", "adapters", most=MOST_LORAS)
     rank = options.count(args, "--max-lora-rank", "ranks", most=LORA_RANKS[-1])
-    if loras is not None or rank is not None:
-        slots = LoraSlots(loras or 1, next(size for size in LORA_RANKS if size >= (rank or 16)))
     return FitRequest(
         context=options.tokens(args, "--context"),
         users=options.count(args, "--users", "requests") or 1,
@@ -133,8 +117,8 @@ def request_of(args: argparse.Namespace) -> FitRequest:
         max_num_seqs=options.count(args, "--max-num-seqs", "requests"),
         max_num_batched_tokens=options.tokens(args, "--max-num-batched-tokens"),
         utilization=options.fraction(args, "--utilization"),
-        kv_dtype=quantities.choice("--kv-dtype", args.kv_dtype, KV_DTYPES),
-        dtype=quantities.choice("--dtype", args.dtype, DTYPES),
+        kv_dtype=quantities.choice("--kv-dtype", args.kv_dtype, quantities.KV_DTYPES),
+        dtype=quantities.choice("--dtype", args.dtype, quantities.DTYPES),
         eager=args.eager,
-        lora_slots=slots,
+        lora_slots=lora_slots(loras, rank),
     )

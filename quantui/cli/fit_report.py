@@ -81,7 +81,7 @@ def _verdict(out: Console, answer: FitAnswer) -> None:
     if answer.change is not None:
         option, meaning = answer.change
         paragraph(out, "fix", f"{option}: {meaning}" if option else meaning)
-    if answer.verdict in ("fits", "tight"):
+    if answer.verdict != "unsupported" and answer.fit.max_context:
         paragraph(out, "room", _room(answer))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING
 
+from quantui.cli import progress
 from quantui.cli import sizing_options as options
 from quantui.cli.output import print_json, program_name
 from quantui.domain.errors import ExitCode
@@ -71,8 +72,11 @@ def run(args: argparse.Namespace) -> int:
     context = options.tokens(args, "--context")
     users = options.count(args, "--users", "requests")
     gpus = options.gpus(args)
+    subject = options.look_at_subject(args)
+    if subject.model.source != "folder" and not args.offline:
+        progress.tell("looking for quantized copies of it on the Hub")
     answer = recommend_here(
-        options.look_at_subject(args),
+        subject,
         use=use,
         context=context,
         users=users,

@@ -6,6 +6,8 @@ fix, which argparse's do not.
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from quantui.domain import quantities
@@ -109,6 +111,8 @@ def look_at_subject(args: argparse.Namespace) -> Subject:
     from quantui.runtime.subject import look_at
 
     version = vllm_version(args)
+    if not _is_folder(args.model):
+        progress.tell(f"looking up {args.model}: configs and tensor headers")
     return look_at(
         args.model,
         revision=args.revision,
@@ -120,6 +124,12 @@ def look_at_subject(args: argparse.Namespace) -> Subject:
         progress=progress.hashing(),
         on_event=progress.asking_engine(),
     )
+
+
+def _is_folder(ref: str) -> bool:
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        return Path(ref).expanduser().is_dir()
+    return False
 
 
 def flag(name: str) -> str:

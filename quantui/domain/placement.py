@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quantui.domain.adapter_advice import LORA_RANKS
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.fit_facts import LoraSlots
 from quantui.domain.layouts import Layout, Slot, layouts, usable_slots
 from quantui.domain.options import devices
 
@@ -26,6 +28,17 @@ def check_indices(report: HardwareReport, gpus: tuple[int, ...] | None) -> None:
                 "Name GPUs as `quantui doctor` numbers them.",
                 ExitCode.DOES_NOT_FIT,
             )
+
+
+def lora_slots(max_loras: int | None, rank: int | None) -> LoraSlots | None:
+    """vLLM's --max-loras and --max-lora-rank, the rank rounded up to one it takes; None when neither is said.
+
+    Defaults are vLLM's own: one adapter, rank 16 (vllm/config/lora.py).
+    """
+    if max_loras is None and rank is None:
+        return None
+    size = next((size for size in LORA_RANKS if size >= (rank or 16)), LORA_RANKS[-1])
+    return LoraSlots(max_loras or 1, size)
 
 
 def slots_for(

@@ -21,6 +21,21 @@ MOST_TOKENS = 1024**3
 MOST_USERS = 1_000_000
 MOST_RANKS = 4096
 
+DTYPES = {name: name for name in ("auto", "bfloat16", "float16", "float32", "half", "float")} | {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+}
+"""Values of vLLM's --dtype (vllm/config/model.py, ModelDType, 0.32), and what people write for them."""
+KV_DTYPES = {
+    name: name
+    for name in (
+        "auto", "bfloat16", "float16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_ds_mla", "nvfp4",
+        "int8_per_token_head", "fp8_per_token_head", "int4_per_token_head",
+    )
+} | {"bf16": "bfloat16", "fp16": "float16"}  # fmt: skip
+"""Values of vLLM's --kv-cache-dtype whose size is known (vllm/config/cache.py, CacheDType, 0.32)."""
+
 _WHOLE = re.compile(r"\d{1,15}(?:_\d{3})*", re.ASCII)
 _SUFFIXED = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([kKmM])", re.ASCII)
 _FACTORS = {"k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
