@@ -86,7 +86,8 @@ class Units:
     """How a method computes on a card: at what rate, with which kernel. ``flops`` None: not known.
 
     ``figures``: the kernels whose published figures speak for it. INT8 W8A8 is spoken for by FP8 where the card's
-    units are as fast for both: the same bytes are read and the same work is done.
+    units are as fast for both, and floats that are computed in 16 bit by integers of as many bits: the same
+    bytes are read and the same work is done.
     """
 
     flops: float | None
@@ -114,9 +115,12 @@ def units(method: Method, gpu: GpuModel, evidence: Evidence) -> Units:
     if weight_only:
         rate, words = gpu.tflops_16bit, "16 bit: the card has no units for this format"
         kernel = evidence.kernel("float-weights")
-    name = kernel.name.removesuffix("-hopper")
-    alike = words == "INT8" and gpu.tflops_int8 == gpu.tflops_fp8
-    return Units(rate * 1e12 if rate else None, kernel, words, (name, "fp8") if alike else (name,))
+    figures: tuple[str, ...] = (kernel.name.removesuffix("-hopper"),)
+    if words == "INT8" and gpu.tflops_int8 == gpu.tflops_fp8:
+        figures += ("fp8",)
+    elif weight_only:
+        figures = ("int4",) if method.weight_bits < 5 else ("int8-weights",)
+    return Units(rate * 1e12 if rate else None, kernel, words, figures)
 
 
 def _kernel(method: Method, capability: tuple[int, int], evidence: Evidence) -> Kernel:

@@ -95,15 +95,15 @@ def gpu_model(
         return _slice_of(found, rows, profile)
     if rebuilt:
         note = "more memory than the product was sold with"
-        return replace(found, memory_bytes=size, note=note)
+        return replace(found, memory_bytes=size, least_memory_bytes=size or 0, note=note)
     return found
 
 
 def fill_in(report: HardwareReport) -> HardwareReport:
     """A described machine with what the names of its cards imply: compute capability and total memory.
 
-    Only unknown fields are filled, free memory never; each card that gets a fact carries a note
-    (``hardware.from-table``) that says which and from where.
+    Only unknown fields are filled, free memory never; of a name that was sold with several sizes the least is taken.
+    Each card that gets a fact carries a note (``hardware.from-table``) that says which and from where.
     """
     gpus = tuple(_filled(gpu) for gpu in report.gpus)
     return report if gpus == report.gpus else replace(report, gpus=gpus)
@@ -121,9 +121,10 @@ def _filled(gpu: Gpu) -> Gpu:
     if gpu.compute_capability is None:
         facts["compute_capability"] = model.compute_capability
         said.append("compute capability {}.{}".format(*model.compute_capability))
-    if gpu.total_bytes is None and model.memory_bytes is not None:
-        facts["total_bytes"] = model.memory_bytes
-        said.append(f"{model.memory_bytes / GIB:.1f} GiB in all")
+    if gpu.total_bytes is None:
+        facts["total_bytes"] = model.least_memory_bytes
+        least = "" if model.memory_bytes else ", the least of its sizes"
+        said.append(f"{model.least_memory_bytes / GIB:.1f} GiB in all{least}")
     if gpu.unified_memory is None and model.unified_memory:
         facts["unified_memory"] = True
         said.append("memory shared with the host")
@@ -235,6 +236,7 @@ def _least(rows: list[Row]) -> GpuModel:
         models[0],
         name=product + known,
         memory_bytes=least("memory_bytes") if len(sizes) == 1 else None,
+        least_memory_bytes=least("least_memory_bytes"),
         bandwidth_bytes_per_s=least("bandwidth_bytes_per_s"),
         tflops_16bit=least("tflops_16bit"),
         tflops_int8=least("tflops_int8"),
@@ -262,6 +264,7 @@ def _slice_of(parent: GpuModel, rows: list[Row], profile: re.Match[str]) -> GpuM
         parent,
         name=f"{parent.name}, MIG {profile[0]}",
         memory_bytes=_slice_bytes(profile),
+        least_memory_bytes=_slice_bytes(profile),
         bandwidth_bytes_per_s=parent.bandwidth_bytes_per_s * memory / parts[1],
         tflops_16bit=part(parent.tflops_16bit),
         tflops_int8=part(parent.tflops_int8),

@@ -19,14 +19,16 @@ class GpuModel:
     """One card, or the MIG slice of one. Throughputs are dense; None: it has no such unit, or it is not known.
 
     ``memory_bytes`` is the total that NVML reports (an estimate from the marketed size where no report was seen);
-    None when the name fits products of several sizes. ``nvlink_bytes_per_s`` counts both directions;
-    ``nvlink_bridge``: only where a bridge is fitted, which a name does not say. ``note`` says what was
-    assumed, "" when nothing was: where several forms fit, every figure is the least of theirs.
+    None when the name fits products of several sizes, of which ``least_memory_bytes`` is the smallest.
+    ``nvlink_bytes_per_s`` counts both directions; ``nvlink_bridge``: only where a bridge is fitted, which a name
+    does not say. ``note`` says what was assumed, "" when nothing was: where several forms fit, every figure
+    is the least of theirs.
     """
 
     name: str
     compute_capability: tuple[int, int]
     memory_bytes: int | None
+    least_memory_bytes: int
     bandwidth_bytes_per_s: float
     tflops_16bit: float | None
     tflops_int8: float | None
@@ -95,6 +97,7 @@ def _row(line: dict[str, Any], capability: tuple[int, int], source: str) -> Row:
         name=f"{line['name']}{shown} {gigabytes} GB",
         compute_capability=capability,
         memory_bytes=total,
+        least_memory_bytes=total,
         bandwidth_bytes_per_s=line["bandwidth_gb_s"] * 1e9,
         tflops_16bit=line.get("fp16"),
         tflops_int8=line.get("int8"),

@@ -115,7 +115,8 @@ def decode_speed(
         point, key = near
         carried = carried_point(point, key, load, asked, users, context)
         seconds, spread = carried.seconds, _spread(_PUBLISHED_SPREAD, carried)
-        basis, source = "published", f"{point.source}: {point.model} on {point.card}"
+        of = f", of {key}" if key != method.name else ""
+        basis, source = "published", f"{point.source}: {point.model} on {point.card}{of}"
         if "none" in point.tokens_per_s:
             relative = point.tokens_per_s[key] / point.tokens_per_s["none"]
             seconds = reference / relative

@@ -190,6 +190,13 @@ def test_a_described_card_gets_what_its_name_implies() -> None:
     assert gpu.problems[0].severity == "note"
 
 
+def test_of_several_sizes_the_least_is_taken_and_it_is_said() -> None:
+    report = HardwareReport(gpus=(Gpu(0, name="NVIDIA GeForce RTX 3060"),), simulated=True)
+    gpu = fill_in(report).gpus[0]
+    assert gpu.total_bytes == 8 * GIB
+    assert "least" in gpu.problems[0].what
+
+
 def test_what_was_said_is_not_replaced() -> None:
     report = HardwareReport(
         gpus=(Gpu(0, name="NVIDIA L4", compute_capability=(8, 9), total_bytes=22 * GIB),)
