@@ -26,6 +26,7 @@ _MAKERS_ONLY = {
     "modelopt": "ModelOpt writes FP8 and NVFP4, which are listed by their own names.",
     "gguf": "GGUF is llama.cpp's format; vLLM reads it through a plugin and slowly.",
     "torchao": "torchao checkpoints are served unpacked: nothing is saved on disk, and little in memory.",
+    "deepseek_v4_fp8": "It is what its maker publishes DeepSeek-V4 in.",
     "bitsandbytes_8bit": "It runs without CUDA graphs; W8A16 and INT8 W8A8 hold 8 bit without that.",
 }
 """Formats that are served when somebody has made them and that quantui would not have made: why not."""
@@ -121,7 +122,9 @@ def _candidate(
         return Candidate(chosen, "as it is", situation.shape, situation.census, stored, mode)
     if chosen.status in ("training", "other-runtime", "research"):
         return _refuse(chosen, chosen.status, (chosen.summary,), chosen.instead)
-    if chosen.status == "retired" and stored is None:
+    if chosen.status == "retired" and (
+        stored is None or chosen not in stored_candidates(stored, situation.shape)
+    ):
         return _refuse(chosen, "retired", (chosen.summary,), chosen.instead)
     if chosen.name in _BY_HAND:
         return _refuse(chosen, "model", (_BY_HAND[chosen.name],))

@@ -9,7 +9,7 @@ from quantui.domain.gpu_models import gpu_model
 from quantui.domain.hardware_checks import check_gpu, usable_gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from quantui.domain.gpu_models import GpuModel
     from quantui.domain.hardware import Gpu, HardwareReport
@@ -91,11 +91,14 @@ def usable_slots(
     return tuple(order), tuple(notes)
 
 
-def layouts(slots: tuple[Slot, ...]) -> Iterator[tuple[Layout, ...]]:
+def layouts(
+    slots: tuple[Slot, ...], *, counts: Collection[int] | None = None
+) -> Iterator[tuple[Layout, ...]]:
     """Ways to spread a model, by number of devices: of each number, the best first.
 
     Equal cards are taken together before unequal ones; tensor parallel comes before pipeline parallel. Whether the
-    model divides so is for the method's support to say. Slices of a card are not combined: NCCL has no
+    model divides so is for the method's support to say. ``counts``: the numbers of cards beyond one to look at; None:
+    every number. Slices of a card are not combined: NCCL has no
     peer-to-peer between MIG devices.
     """
     if not slots:
@@ -107,7 +110,9 @@ def layouts(slots: tuple[Slot, ...]) -> Iterator[tuple[Layout, ...]]:
     yield tuple(Layout((group[0],)) for group in kinds.values())
     whole = [slot for slot in slots if not slot.sliced]
     equal = [group for group in kinds.values() if not group[0].sliced]
-    for count in _counts(len(whole)):
+    for count in range(2, len(whole) + 1):
+        if counts is not None and count not in counts:
+            continue
         subsets = [tuple(group[:count]) for group in equal if len(group) >= count]
         if not subsets:
             freest = sorted(whole, key=lambda slot: (-slot.free_bytes, slot.gpu.index))
@@ -118,12 +123,6 @@ def layouts(slots: tuple[Slot, ...]) -> Iterator[tuple[Layout, ...]]:
             for tensor in range(count, 0, -1)
             if count % tensor == 0
         )
-
-
-def _counts(most: int) -> tuple[int, ...]:
-    """Numbers of cards to try beyond one: powers of two, which heads divide by, and all there are."""
-    powers = {2**power for power in range(1, most.bit_length()) if 2**power <= most}
-    return tuple(sorted(powers | ({most} if most > 1 else set())))
 
 
 def _slots_of(gpu: Gpu) -> Iterator[Slot]:
@@ -157,9 +156,24 @@ def _slots_of(gpu: Gpu) -> Iterator[Slot]:
 
 
 def _visible(report: HardwareReport) -> tuple[int, ...] | None:
-    """CUDA_VISIBLE_DEVICES as indices; None where it is not set or names devices in another way."""
+    """CUDA_VISIBLE_DEVICES as indices, by number or by UUID; None where it is not set.
+
+    As CUDA reads it: what stands behind the first name that is no device is not visible, and an empty value hides all.
+    """
     text = report.cuda_visible_devices
     if text is None:
         return None
-    parts = [part.strip() for part in text.split(",")]
-    return tuple(map(int, parts)) if parts and all(part.isdigit() for part in parts) else None
+    found: list[int] = []
+    for part in (part.strip() for part in text.split(",")):
+        index = next((gpu.index for gpu in report.gpus if _is_called(gpu, part)), None)
+        if index is None:
+            break
+        found.append(index)
+    return tuple(found)
+
+
+def _is_called(gpu: Gpu, name: str) -> bool:
+    if name.isdigit():
+        return gpu.index == int(name)
+    uuids = [gpu.uuid, *(part.uuid for part in gpu.mig or ())]
+    return len(name) > 4 and any(uuid is not None and uuid.startswith(name) for uuid in uuids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from quantui.domain.recommendation import NearestMiss, Refusal
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 FOUR_BIT_MODEL = 0.56
 """Bytes a parameter of a whole model in 4 bit, its 16-bit embeddings included: Llama-3.1-8B in W4A16 is 5.7 GB for
 8.03 billion, 70B 39.8 for 70.6."""
+
+WEIGHTS_SHARE = 0.9
+"""Of the room, for the weights; the rest is for a cache of a few thousand tokens."""
 
 
 def nearest_miss(refused: Iterable[Refusal]) -> NearestMiss | None:
@@ -33,19 +37,21 @@ def nearest_miss(refused: Iterable[Refusal]) -> NearestMiss | None:
 
 
 def _smaller(best: Refusal) -> tuple[str, ...]:
-    """In words: the size of model that these devices hold in 4 bit."""
+    """In words: how many such cards it would take, and the size of model that these hold in 4 bit."""
     result = best.fit
     if result is None or result.budget_bytes is None:
         return ()
     world = best.tensor_parallel * best.pipeline_parallel
     overhead = result.transient.bytes + result.graphs.bytes + result.context.bytes
-    room = (result.budget_bytes - overhead) * world * 0.9
-    billions = room / FOUR_BIT_MODEL / 1e9
-    if billions < 0.1:
-        return ()
-    return (
-        f"A model of up to about {billions:.0f} billion parameters fits here in 4 bit "
-        f"(nine tenths of the room / {FOUR_BIT_MODEL} bytes a parameter)."
-        if billions >= 1
-        else f"A model of up to about {billions:.1f} billion parameters fits here in 4 bit.",
-    )
+    each = result.budget_bytes - overhead
+    told = []
+    if each > 0 and best.gpus and result.missing_bytes:
+        more = math.ceil((each * world + result.missing_bytes) / each)
+        told.append(f"{best.title} would take about {more} GPUs like these in all.")
+    billions = each * world * WEIGHTS_SHARE / FOUR_BIT_MODEL / 1e9
+    if billions >= 0.1:
+        told.append(
+            f"A model of up to about {billions:.{0 if billions >= 10 else 1}f} billion parameters fits here in 4 bit "
+            f"(nine tenths of the room / {FOUR_BIT_MODEL} bytes a parameter)."
+        )
+    return tuple(told)

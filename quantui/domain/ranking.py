@@ -33,6 +33,9 @@ WEIGHT_ONLY = 0.4
 that are made to: the gain in arithmetic is not had, and dequantizing costs some."""
 SIXTEEN_BIT = 0.7
 """Of "hardware" for 16 bit at high load: nothing is dequantized, no faster unit is used."""
+BLOCK_SCALES = 0.9
+"""Of "hardware" for FP8 with a scale a block: channel-wise weights with dynamic per-token activations are the most
+performant (llm-compressor's compression schemes)."""
 FEW_USERS, MANY_USERS = 4, 64
 """Where load begins to count, and where it counts in full."""
 
@@ -122,7 +125,7 @@ def _hardware(option: Option, users: int) -> float:
     if option.support.how != "native" or (option.layout.on_cpu and not _cpu_kernel(chosen)):
         value = WEIGHT_ONLY
     elif chosen.activation_bits < 16:
-        value = 1.0
+        value = BLOCK_SCALES if "block" in chosen.name else 1.0
     else:
         at_load = SIXTEEN_BIT if chosen.weight_bits >= 16 else WEIGHT_ONLY
         value = 1.0 - load * (1.0 - at_load)

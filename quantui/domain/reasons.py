@@ -92,8 +92,10 @@ def _speed(speed: Speed, option: Option, work: Workings) -> str:
     if option.candidate.method.name == "qlora":
         return ""
     if rate is None:
+        if option.layout.on_cpu:
+            return "How fast this processor is with it is not predicted: a run here will tell."
         if speed.relative_to_16bit is None:
-            return "How fast it is cannot be said: the device is unknown."
+            return "How fast it is cannot be said: the card is not known."
         return f"About {speed.relative_to_16bit:.1f} times the speed of 16 bit ({speed.basis})."
     users = option.held or 1
     against = f", {speed.relative_to_16bit:.1f} times 16 bit" if speed.relative_to_16bit else ""

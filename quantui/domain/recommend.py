@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantui.domain.adapter_advice import adapter_advice
+from quantui.domain.best_layout import best_option
 from quantui.domain.candidates import candidates, steps_of
 from quantui.domain.costs import total_cost
 from quantui.domain.explanation import explanation, refusal_explanation
 from quantui.domain.layouts import layouts, usable_slots
 from quantui.domain.nearest import nearest_miss
-from quantui.domain.options import Asked, Option, Workings, best_option
+from quantui.domain.options import Asked, Option, Workings
 from quantui.domain.ranking import rank
 from quantui.domain.reasons import cautions_of, reasons_of
 from quantui.domain.recommendation import (
@@ -67,7 +68,7 @@ def recommend(situation: Situation) -> Recommendation:
     """
     asked = _asked(situation)
     slots, device_notes = usable_slots(situation.hardware, situation.gpus)
-    work = Workings(situation, asked, tuple(layouts(slots)), {})
+    work = Workings(situation, asked, tuple(layouts(slots, counts=_counts(len(slots)))), {})
     advice = adapter_advice(situation)
     found, refused = candidates(situation, advice)
     options: list[tuple[Option, Quality, Cost]] = []
@@ -92,8 +93,13 @@ def recommend(situation: Situation) -> Recommendation:
         tuple(refusals),
         advice,
         None if choices else nearest_miss(tuple(refusals)),
-        (*device_notes, *_notes(situation, asked, on_cpu=not slots)),
+        (*device_notes, *_first_ready(choices), *_notes(situation, asked, on_cpu=not slots)),
     )
+
+
+def _counts(most: int) -> frozenset[int]:
+    """Numbers of cards worth a look: powers of two, which heads divide by, and all there are."""
+    return frozenset({most, *(2**power for power in range(1, most.bit_length()))})
 
 
 def _asked(situation: Situation) -> Asked:
@@ -162,3 +168,14 @@ def _notes(situation: Situation, asked: Asked, *, on_cpu: bool) -> tuple[str, ..
             f"The format of {len(unknown)} published variants is not known: {unknown[0]} first."
         )
     return (*notes, *situation.shape.notes)
+
+
+def _first_ready(choices: tuple[Choice, ...]) -> tuple[str, ...]:
+    """What can be served right away, where the first choice cannot."""
+    if not choices or choices[0].ready:
+        return ()
+    ready = next((choice for choice in choices if choice.ready), None)
+    text = f"{choices[0].title} {choices[0].needs or 'has to be made first'}."
+    if ready is None:
+        return (f"{text} Nothing that fits here can be served without making a checkpoint.",)
+    return (f"{text} What can be served right away: {ready.title} ({ready.method}).",)

@@ -29,7 +29,8 @@ AdapterMode = Literal["merge", "lora"]
 class Situation:
     """Everything a recommendation depends on; nothing else is looked at.
 
-    ``census`` None: the weights could not be counted. ``gpus`` None: any of the report's. ``context`` in tokens and
+    ``census`` None: the weights could not be counted, and ``stored_bytes``, the size of the weight files, stands for
+    them where the model is served as it is. ``gpus`` None: any of the report's. ``context`` in tokens and
     ``users`` at the same time: None takes the use case's. ``engine_methods``: the quantization names that the engine
     lists, ``plugins`` its installed packages; None: not asked, so vLLM of ``vllm_version`` is assumed as published.
     ``stored_method``: the catalogue's name of what the checkpoint is quantized with, which its ``quant_method`` alone
@@ -41,6 +42,7 @@ class Situation:
     shape: ModelShape
     census: tuple[WeightGroup, ...] | None
     hardware: HardwareReport
+    stored_bytes: int | None = None
     model_ref: str = "the model"
     stored_method: str | None = None
     base_ref: str | None = None
@@ -171,6 +173,11 @@ class Recommendation:
     adapter_advice: AdapterAdvice | None
     nearest: NearestMiss | None
     notes: tuple[str, ...]
+
+    @property
+    def first_ready(self) -> Choice | None:
+        """The best of the choices that need no checkpoint to be made first."""
+        return next((choice for choice in self.choices if choice.ready), None)
 
 
 class Row(NamedTuple):
