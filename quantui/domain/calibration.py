@@ -61,8 +61,8 @@ class Load:
 class Figures:
     """Bytes on one GPU (or of RAM) and tokens, predicted or measured; None where nothing tells.
 
-    ``rest`` of a prediction is the estimate's own, without the correction it was given. ``peak`` is what was in
-    use at most, other processes left out.
+    A prediction's are those of the formulas, without the correction that the estimate was given. ``peak`` is
+    what was in use once it served, other processes left out.
     """
 
     weights: int | None = None

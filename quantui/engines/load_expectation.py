@@ -11,51 +11,52 @@ if TYPE_CHECKING:
     from quantui.domain.draft import Draft
     from quantui.domain.hardware import Gpu
     from quantui.domain.memory import MemoryEstimate
+    from quantui.engines.memory_options import MemoryOptions
     from quantui.engines.planning import Facts
 
 
-def load_of(
-    draft: Draft, facts: Facts, gpus: tuple[Gpu, ...], *, pipeline_parallel: int = 1
-) -> Load:
+def load_of(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...], options: MemoryOptions) -> Load:
     """What identifies the load by ``draft``; ``gpus`` are those it may use, in order."""
-    size = draft.serve.tensor_parallel
     return Load(
-        machine=machine_key(facts.hardware, gpus[: size * pipeline_parallel]),
+        machine=machine_key(facts.hardware, gpus[: options.world]),
         engine=facts.engine.name,
         vllm_version=facts.engine.vllm_version,
         method=draft.quantization.method,
         model=facts.model.fingerprint,
-        tensor_parallel=size,
-        pipeline_parallel=pipeline_parallel,
+        tensor_parallel=options.tensor_parallel,
+        pipeline_parallel=options.pipeline_parallel,
     )
 
 
 def expectation_of(
     load: Load,
-    draft: Draft,
     facts: Facts,
     gpus: tuple[Gpu, ...],
+    options: MemoryOptions,
     estimate: MemoryEstimate,
     calibration: Calibration | None,
 ) -> Expectation:
     """What ``estimate`` says of the load, without the correction by ``calibration`` that is in it."""
     on_cpu = facts.engine.on_cpu
-    used = gpus[: load.tensor_parallel * load.pipeline_parallel]
+    given = on_cpu or options.kv_cache_bytes is not None
+    used = () if on_cpu else gpus[: options.world]
     sizes = [gpu.total_bytes for gpu in used if gpu.total_bytes is not None]
     corrected = calibration.residual_bytes if calibration else 0
+    # What vLLM finds room for, where it is not told a size: a plan may ask for less, to be safe.
+    room = None if given or estimate.fit is None else estimate.fit.kv_cache.bytes
     return Expectation(
         load=load,
         predicted=Figures(
             weights=estimate.weight_bytes,
-            kv_cache=estimate.kv_cache_bytes,
+            kv_cache=estimate.kv_cache_bytes if room is None else room + corrected,
             rest=max(0, estimate.transient_bytes + estimate.overhead_bytes - corrected),
             kv_tokens=estimate.kv_cache_tokens,
         ),
         on_cpu=on_cpu,
-        kv_cache_given=on_cpu or draft.serve.kv_cache_gib is not None,
+        kv_cache_given=given,
         device_bytes=facts.hardware.host.ram_total_bytes if on_cpu else min(sizes, default=None),
         max_model_len=estimate.max_model_len,
-        max_num_seqs=draft.serve.max_num_seqs,
+        max_num_seqs=options.max_num_seqs,
         model_ref=facts.model.ref[:200],
         gpus=tuple(gpu.index for gpu in used),
     )

@@ -95,7 +95,7 @@ def build_plan(
             (adapter,) = facts.adapters
             lora = (adapter, adapter.path or "")
     options = memory_options(draft)
-    load = load_of(draft, facts, gpus, pipeline_parallel=options.pipeline_parallel)
+    load = load_of(draft, facts, gpus, options)
     learned = calibration_for(load, facts.observations)
     # What is only prepared here may be served where there is more room.
     named = bool(draft.serve.visible_devices or facts.hardware.cuda_visible_devices)
@@ -157,7 +157,7 @@ def build_plan(
         estimate,
         tuple(steps),
         tuple(notices),
-        expectation_of(load, draft, facts, gpus, estimate, learned) if serve else None,
+        expectation_of(load, facts, gpus, options, estimate, learned) if serve else None,
     )
 
 
