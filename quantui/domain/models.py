@@ -75,7 +75,10 @@ class ModelSpec:
     ``ref`` is what the user wrote; ``path`` the folder with the files (None: not downloaded);
     ``revision`` the commit for Hub sources. ``fingerprint`` identifies the content: it changes with
     any byte of weights, config, tokenizer or chat template, and not with the README. A spec with
-    ``complete=False`` has ``missing_files`` still to download, ``download_bytes`` in all.
+    ``complete=False`` has ``missing_files`` still to download, ``download_bytes`` in all; a sketch
+    (from config.json alone, or from headers without the data behind them) is never complete, and
+    its ``tensors`` are None without headers.
+    ``gated`` is the Hub's word on who may download: False, ``auto`` or ``manual``; None when it was not asked.
     """
 
     ref: str
@@ -101,6 +104,7 @@ class ModelSpec:
     missing_files: tuple[str, ...] = ()
     download_bytes: int = 0
     notes: tuple[str, ...] = ()
+    gated: bool | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class CheckpointFiles(Protocol):
     source: Source
     path: str | None
     revision: str | None
+    gated: bool | str | None
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -42,8 +43,8 @@ class CheckpointFiles(Protocol):
     def read(self, name: str) -> bytes:
         """The content of a small file."""
 
-    def header(self, name: str) -> tuple[TensorInfo, ...]:
-        """The tensors of a safetensors file."""
+    def header(self, name: str, *, without_data: bool = False) -> tuple[TensorInfo, ...]:
+        """The tensors of a safetensors file, of which only the header need be there ``without_data``."""
 
     def sha256(self, name: str) -> str | None:
         """SHA-256 of a weight file when it is known or can be computed."""
@@ -70,10 +71,15 @@ class FolderFiles:
         source: Source = "folder",
         revision: str | None = None,
         progress: file_hashes.Progress | None = None,
+        hash_weights: bool = True,
     ) -> None:
+        """``hash_weights`` False: a weight file that was not hashed before is told apart by its size alone."""
         self._root = folder.resolve()
         self._allowed = (self._root, *_cache_blobs(self._root))
         self._progress = progress
+        self._hash_weights = hash_weights
+        self._unhashed: frozenset[str] | None = None
+        self.gated: bool | str | None = None
         self.ref = ref
         self.source = source
         self.revision = revision
@@ -88,7 +94,9 @@ class FolderFiles:
     @property
     def digest_kind(self) -> str:
         """Folders are identified by SHA-256, snapshots by the Hub's object ids."""
-        return "sha256" if self.source == "folder" else "hub"
+        if self.source != "folder":
+            return "hub"
+        return "sketch" if any(map(self._is_unhashed, self._sizes)) else "sha256"
 
     def locate(self, name: str) -> Path:
         """The file's real path. Raises ``checkpoint.outside-folder`` when it leads out."""
@@ -111,15 +119,17 @@ class FolderFiles:
         except OSError as error:
             raise unreadable(self.ref, name, error) from None
 
-    def header(self, name: str) -> tuple[TensorInfo, ...]:
+    def header(self, name: str, *, without_data: bool = False) -> tuple[TensorInfo, ...]:
         """The tensors of a safetensors file."""
         try:
-            return read_header(self.locate(name), name)
+            return read_header(self.locate(name), name, without_data=without_data)
         except OSError as error:
             raise unreadable(self.ref, name, error) from None
 
     def sha256(self, name: str) -> str | None:
         """SHA-256: of the content for folders, the LFS object id for snapshots."""
+        if self._is_unhashed(name):
+            return None
         if self.source == "folder":
             return self._hash(name)
         digest = self.digest(name)
@@ -127,6 +137,8 @@ class FolderFiles:
 
     def digest(self, name: str) -> str:
         """SHA-256 of the content, or the Hub's object id (which names the blob in its cache)."""
+        if self._is_unhashed(name):
+            return f"{self._sizes[name]} bytes"
         if self.source == "folder":
             return self._hash(name)
         link = self._root / name
@@ -142,6 +154,19 @@ class FolderFiles:
     def missing(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Which of the files are not there."""
         return tuple(name for name in names if name not in self._sizes)
+
+    def _is_unhashed(self, name: str) -> bool:
+        """Whether ``name`` is a large weight file that nobody has hashed, and that is not to be hashed now."""
+        if self._hash_weights or self.source != "folder":
+            return False
+        if self._unhashed is None:
+            large = {
+                other: self.locate(other)
+                for other, size in self._sizes.items()
+                if other.endswith(_LFS_SUFFIXES) and size > _LFS_ABOVE_BYTES
+            }
+            self._unhashed = frozenset(large) - file_hashes.hashed(large)
+        return name in self._unhashed
 
     def _hash(self, name: str) -> str:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain import checkpoint_facts as facts
@@ -15,35 +14,34 @@ from quantui.domain.weight_choice import (
     content_files,
     wanted_files,
 )
-from quantui.runtime.checkpoint_files import bad_json, read_json, read_optional_json
+from quantui.runtime.checkpoint_files import read_json, read_optional_json
+from quantui.runtime.checkpoint_weights import checkpoint_weights, sketched_weights, some
 
 if TYPE_CHECKING:
-    from quantui.domain.models import TensorInfo
     from quantui.runtime.checkpoint_files import CheckpointFiles
 
 
 _MAX_CARD_BYTES = 2 * 1024 * 1024
 
 
-def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSpec:
-    """The :class:`ModelSpec` of a checkpoint.
+def read_model(
+    files: CheckpointFiles, *, allow_pickle: bool = False, sketch: bool = False
+) -> ModelSpec:
+    """The :class:`ModelSpec` of a checkpoint; a ``sketch`` of one may lack weights, or the data behind headers.
 
     Raises QuantuiError ``checkpoint.*`` or ``safetensors.*``: no config, an adapter in a model's
     place, pickled weights that nobody allowed, shards missing or damaged.
     """
     names = files.sizes
     choice = choose_model_weights(names)
-    _refuse_unusable(files, choice, allow_pickle=allow_pickle)
+    _refuse_unusable(files, choice, allow_pickle=allow_pickle, sketch=sketch)
     config = read_json(files, "config.json")
     tokenizer_config = read_optional_json(files, "tokenizer_config.json")
-    shards, index = _shards(files, choice)
-    tensors: tuple[TensorInfo, ...] | None = None
-    notes: list[str] = []
-    if choice.kind == "safetensors":
-        tensors = _all_tensors(files, shards, index, notes)
+    weights = (sketched_weights if sketch else checkpoint_weights)(files, choice)
+    shards, tensors = weights.shards, weights.tensors
     license_name = read_license(files)
     wanted = wanted_files(names, shards, adapter=False)
-    missing = files.missing(wanted)
+    missing = (*files.missing(wanted), *weights.absent)
     architectures = config.get("architectures")
     return ModelSpec(
         ref=files.ref,
@@ -55,7 +53,7 @@ def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSp
         dtype=facts.stored_dtype(config, tensors),
         config=config,
         weight_files=tuple(WeightFile(n, names[n], files.sha256(n)) for n in shards),
-        weight_bytes=sum(names[name] for name in shards),
+        weight_bytes=weights.nbytes,
         parameters=facts.parameter_count(tensors, config) if tensors is not None else None,
         tensors=tensors,
         quantization=facts.quantization_method(config),
@@ -65,10 +63,11 @@ def read_model(files: CheckpointFiles, *, allow_pickle: bool = False) -> ModelSp
         custom_code=facts.has_custom_code(config, tokenizer_config),
         license=license_name,
         fingerprint=_fingerprint(files, shards),
-        complete=not missing,
+        complete=not missing and weights.whole,
         missing_files=missing,
-        download_bytes=sum(names[name] for name in missing),
-        notes=tuple(notes),
+        download_bytes=sum(names.get(name, 0) for name in missing),
+        notes=weights.notes,
+        gated=files.gated,
     )
 
 
@@ -142,7 +141,9 @@ def read_license(files: CheckpointFiles) -> str | None:
     return None
 
 
-def _refuse_unusable(files: CheckpointFiles, choice: WeightChoice, *, allow_pickle: bool) -> None:
+def _refuse_unusable(
+    files: CheckpointFiles, choice: WeightChoice, *, allow_pickle: bool, sketch: bool
+) -> None:
     has_config = "config.json" in files.sizes
     if "adapter_config.json" in files.sizes and (choice.kind == "adapter" or not has_config):
         raise QuantuiError(
@@ -154,17 +155,18 @@ def _refuse_unusable(files: CheckpointFiles, choice: WeightChoice, *, allow_pick
     if choice.kind == "gguf":
         raise QuantuiError(
             "checkpoint.gguf-only",
-            f"{files.ref} holds GGUF files only ({_some(choice.names)}).",
+            f"{files.ref} holds GGUF files only ({some(choice.names)}).",
             "GGUF is llama.cpp's format: it is already quantized, and vLLM's tree dropped it in "
             "0.24.",
             "Give the original safetensors checkpoint that the GGUF was made from.",
         )
-    if choice.kind == "none":
+    if choice.kind == "none" and not (sketch and has_config):
         raise QuantuiError(
             "checkpoint.no-weights",
             f"{files.ref} holds no model weights.",
             "There is no .safetensors file at its top level.",
-            "Check the folder or the name: a checkpoint has config.json and *.safetensors.",
+            "Check the folder or the name: a checkpoint has config.json and *.safetensors. "
+            "(`quantui inspect --sketch` shows what config.json alone tells.)",
         )
     if not has_config:
         raise QuantuiError(
@@ -173,63 +175,8 @@ def _refuse_unusable(files: CheckpointFiles, choice: WeightChoice, *, allow_pick
             "Without it neither the architecture nor the sizes are known.",
             "Copy config.json of the original model into it, or give another folder.",
         )
-    if choice.kind == "pickle" and not allow_pickle:
+    if choice.kind == "pickle" and not allow_pickle and not sketch:
         raise _pickled(files, choice.names, adapter=False)
-
-
-def _shards(files: CheckpointFiles, choice: WeightChoice) -> tuple[tuple[str, ...], dict[str, str]]:
-    if choice.index is None:
-        return choice.names, {}
-    weight_map = read_json(files, choice.index).get("weight_map")
-    if not isinstance(weight_map, Mapping) or not weight_map:
-        raise bad_json(files.ref, choice.index, "It has no weight_map.")
-    for tensor, shard in weight_map.items():
-        if not isinstance(shard, str):
-            raise bad_json(files.ref, choice.index, f"{tensor!r} names no file.")
-        if "/" in shard or "\\" in shard or "\0" in shard or shard in {"", ".", ".."}:
-            raise QuantuiError(
-                "checkpoint.outside-folder",
-                f"{files.ref}: {choice.index} says that {tensor!r} is in {shard!r}.",
-                "An index may only name files in its own folder; this may be an attack.",
-                "Do not use this checkpoint.",
-            )
-        if not shard.endswith(".safetensors"):
-            raise bad_json(files.ref, choice.index, f"{shard!r} is not a .safetensors file.")
-    shards = tuple(sorted(set(weight_map.values())))
-    absent = [name for name in shards if name not in files.sizes]
-    if absent:
-        raise QuantuiError(
-            "checkpoint.missing-shards",
-            f"{files.ref}: {len(absent)} of {len(shards)} weight files are missing.",
-            f"{choice.index} names {_some(absent)}.",
-            "Copy or download the missing files.",
-            detail=tuple(absent[:50]),
-        )
-    return shards, dict(weight_map)
-
-
-def _all_tensors(
-    files: CheckpointFiles, shards: tuple[str, ...], index: Mapping[str, str], notes: list[str]
-) -> tuple[TensorInfo, ...]:
-    tensors: dict[str, TensorInfo] = {}
-    for shard in shards:
-        for tensor in files.header(shard):
-            if index.get(tensor.name, shard) == shard:
-                tensors.setdefault(tensor.name, tensor)
-    absent = [
-        name for name, shard in index.items() if name not in tensors or tensors[name].shard != shard
-    ]
-    if absent:
-        raise QuantuiError(
-            "checkpoint.index-mismatch",
-            f"{files.ref}: {len(absent)} tensors are not where the index says, as {absent[0]!r}.",
-            f"The index puts it in {index[absent[0]]}, whose header does not have it.",
-            "Download the index and the shards again: they are of different versions.",
-        )
-    extra = [name for name in tensors if index and name not in index]
-    if extra:
-        notes.append(f"{len(extra)} tensors are not in the index, {extra[0]!r} first")
-    return tuple(tensors.values())
 
 
 def _fingerprint(files: CheckpointFiles, weights: tuple[str, ...]) -> str:
@@ -261,16 +208,11 @@ def _pickled(files: CheckpointFiles, names: tuple[str, ...], *, adapter: bool) -
     )
     return QuantuiError(
         "checkpoint.pickle-only",
-        f"{files.ref} has pickled weights only ({_some(names)}).",
+        f"{files.ref} has pickled weights only ({some(names)}).",
         "A pickle runs code of its author's when it is loaded.",
         f"Look for a safetensors version, or, if you trust the author, {convert}.",
         ExitCode.BAD_INPUT,
     )
-
-
-def _some(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
 
 
 def _text(value: object) -> str | None:

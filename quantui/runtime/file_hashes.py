@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from quantui.runtime import paths
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 Progress = Callable[[str, int, int], None]
@@ -46,6 +47,19 @@ def sha256_of(path: Path, progress: Progress | None = None) -> str:
     if _key(before) == _key(after) and _is_settled(before, started):
         _remember(cache, _key(before), digest)
     return digest
+
+
+def hashed(paths: Mapping[str, Path]) -> set[str]:
+    """The names of those files whose SHA-256 an earlier :func:`sha256_of` kept and that have not changed since."""
+    known = _load(_cache_path())
+    found = set()
+    for name, path in paths.items():
+        try:
+            if _key(path.stat()) in known:
+                found.add(name)
+        except OSError:
+            continue
+    return found
 
 
 def _cache_path() -> Path:

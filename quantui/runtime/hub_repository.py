@@ -47,6 +47,7 @@ class HubFiles:
             )
         self.revision: str | None = info.sha
         self._commit: str = info.sha
+        self.gated: bool | str | None = info.gated
         self.tags: tuple[str, ...] = tuple(map(str, info.tags or ()))
         self._sizes: dict[str, int] = {}
         self._ids: dict[str, str] = {}
@@ -77,8 +78,8 @@ class HubFiles:
         with explained(self.ref, self._asked):
             return self._fetch(name).read_bytes()
 
-    def header(self, name: str) -> tuple[TensorInfo, ...]:
-        """The tensors of a safetensors file; all shards are asked for at once."""
+    def header(self, name: str, *, without_data: bool = False) -> tuple[TensorInfo, ...]:
+        """The tensors of a safetensors file; all shards are asked for at once. The Hub has the data as well."""
         if name not in self._headers:
             self._read_headers(name)
         return self._headers[name]

@@ -25,16 +25,21 @@ def resolve_model(
     offline: bool | None = None,
     allow_pickle: bool = False,
     progress: Progress | None = None,
+    sketch: bool = False,
 ) -> ModelSpec:
     """What the model ``ref`` is, without reading or downloading its weights.
 
     ``ref`` is a folder, or a Hub id: a complete snapshot in the Hub cache is taken as it is,
-    otherwise configs and tensor headers are fetched. ``offline`` None follows ``HF_HUB_OFFLINE``.
+    otherwise configs and tensor headers are fetched. A ``sketch`` needs no weights: config.json is
+    enough, an index or headers without the data behind them are used where they are, and weight
+    files are not hashed for it. ``offline`` None follows ``HF_HUB_OFFLINE``.
     ``progress`` is told when weight files of a folder are hashed for the first time. Raises
     QuantuiError ``model.*``, ``hub.*``, ``checkpoint.*``, ``safetensors.*``.
     """
-    files = _open(ref, revision, offline=offline, progress=progress, adapter=False)
-    return read_model(files, allow_pickle=allow_pickle)
+    files = _open(
+        ref, revision, offline=offline, progress=progress, adapter=False, hash_weights=not sketch
+    )
+    return read_model(files, allow_pickle=allow_pickle, sketch=sketch)
 
 
 def resolve_adapter(
@@ -87,10 +92,11 @@ def _open(
     offline: bool | None,
     progress: Progress | None,
     adapter: bool,
+    hash_weights: bool = True,
 ) -> CheckpointFiles:
     kind, folder = _on_disk(ref)
     if kind == "folder":
-        return FolderFiles(folder, ref=ref, progress=progress)
+        return FolderFiles(folder, ref=ref, progress=progress, hash_weights=hash_weights)
     if kind == "file":
         raise QuantuiError(
             "model.is-a-file",

@@ -24,10 +24,11 @@ _LFS_POINTER = b"version https://git-lfs"
 _MAX_DIMENSIONS = 64
 
 
-def read_header(path: Path, shard: str) -> tuple[TensorInfo, ...]:
+def read_header(path: Path, shard: str, *, without_data: bool = False) -> tuple[TensorInfo, ...]:
     """The tensors of the file at ``path``, which messages call ``shard``, in file order.
 
-    Raises QuantuiError ``safetensors.*`` for a file that is cut short or is not what it says, and
+    ``without_data`` accepts a file that ends after its header, or within the data. Raises
+    QuantuiError ``safetensors.*`` for a file that is cut short or is not what it says, and
     ``checkpoint.lfs-pointer`` for a git clone without its large files.
     """
     size = path.stat().st_size
@@ -44,7 +45,7 @@ def read_header(path: Path, shard: str) -> tuple[TensorInfo, ...]:
         check_length(length, size, shard)
         file.seek(8)
         raw = file.read(length)
-    return parse_header(raw, size, shard)
+    return parse_header(raw, None if without_data else size, shard)
 
 
 def check_length(length: int, file_size: int, shard: str) -> None:
@@ -63,19 +64,24 @@ def check_length(length: int, file_size: int, shard: str) -> None:
         raise _truncated(shard, f"Its header of {length} bytes does not fit in {file_size} bytes.")
 
 
-def parse_header(raw: bytes, file_size: int, shard: str) -> tuple[TensorInfo, ...]:
-    """The tensors that the header JSON ``raw`` of a file of ``file_size`` bytes describes."""
+def parse_header(raw: bytes, file_size: int | None, shard: str) -> tuple[TensorInfo, ...]:
+    """The tensors that the header JSON ``raw`` of a file of ``file_size`` bytes describes.
+
+    With a size of None the data behind the header is not asked for.
+    """
     try:
         entries = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise _bad(shard, f"Its header is not JSON: {error}") from None
     if not isinstance(entries, dict):
         raise _bad(shard, "Its header is not a JSON object.")
-    return tensors_of(entries, file_size - 8 - len(raw), shard)
+    return tensors_of(entries, None if file_size is None else file_size - 8 - len(raw), shard)
 
 
-def tensors_of(entries: Mapping[str, Any], data_bytes: int, shard: str) -> tuple[TensorInfo, ...]:
-    """Check header entries against the ``data_bytes`` that follow the header; in file order."""
+def tensors_of(
+    entries: Mapping[str, Any], data_bytes: int | None, shard: str
+) -> tuple[TensorInfo, ...]:
+    """Check header entries against the ``data_bytes`` that follow the header (None: any); in file order."""
     found: list[tuple[int, int, TensorInfo]] = []
     for name, entry in entries.items():
         if name == "__metadata__":
@@ -95,6 +101,8 @@ def tensors_of(entries: Mapping[str, Any], data_bytes: int, shard: str) -> tuple
                 "Download the file again, or check how it was made.",
             )
         position = end
+    if data_bytes is None:
+        data_bytes = position
     if position > data_bytes:
         raise _truncated(
             shard, f"Its header describes {position} bytes of weights; {data_bytes} are there."
