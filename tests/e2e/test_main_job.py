@@ -75,6 +75,20 @@ def test_vllms_own_figures_stand_beside_the_estimate(deployment: Deployment) -> 
     assert math.isfinite(measured["perplexity"]["value"])
 
 
+def test_the_next_estimate_is_nearer_to_what_was_measured(deployment: Deployment) -> None:
+    (ram,) = [e for e in deployment.first.of("measured") if e["name"] == "RAM of vLLM"]
+    record = (deployment.home.path / "observations.jsonl").read_text().splitlines()
+    seen = json.loads(record[0])
+    assert seen["outcome"] == "ok"
+    assert seen["measured"]["peak"] == ram["value"]
+    assert seen["expected"]["predicted"]["kv_tokens"] == seen["measured"]["kv_tokens"]
+    ended = deployment.run("--check", "--json")
+    estimate = json.loads(ended.out)["estimate"]
+    assert "measured in" in estimate["sources"]["overhead"]
+    before, after = (abs(x - ram["value"]) for x in (ram["predicted"], estimate["total_bytes"]))
+    assert after < before or after < 0.02 * ram["value"]
+
+
 def test_nothing_of_it_is_left(deployment: Deployment) -> None:
     assert deployment.home.processes() == {}
     assert can_be_bound(deployment.port)
