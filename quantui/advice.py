@@ -86,6 +86,7 @@ def recommend(
             hardware=_machine(hardware),
             vllm_version=_version(vllm_version),
             offline=offline,
+            on_cpu=gpus is not None and not gpus,
         )
         return recommend_here(
             subject,
@@ -198,6 +199,7 @@ def fit(
             hardware=_machine(hardware),
             vllm_version=_version(vllm_version),
             offline=offline,
+            on_cpu=gpus is not None and not gpus,
         )
         return fit_here(subject, chosen, request, None if gpus is None else tuple(gpus))
 

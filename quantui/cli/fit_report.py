@@ -37,7 +37,10 @@ def print_fit(answer: FitAnswer, *, explain: bool) -> None:
     _head(out, answer)
     _verdict(out, answer)
     _memory(out, answer)
-    for caution in answer.cautions:
+    cautions = () if answer.verdict == "unsupported" else answer.cautions
+    if cautions:
+        out.print()
+    for caution in cautions:
         paragraph(out, "mind", sentence(caution))
     notes(out, answer.notes)
     if explain:
@@ -117,7 +120,9 @@ def _memory(out: Console, answer: FitAnswer) -> None:
     grid = table(f"memory of {where}", "GiB", "from", "to", "", right=(1, 2, 3), fold=(4,))
     for name, figure, remark in _rows(answer):
         if figure.bytes or name in ("weights", "KV cache"):
-            grid.add_row("", name, gib(figure.bytes), *_band(figure), remark)
+            known = figure.bytes or figure is not answer.fit.kv_cache or answer.fit.budget_bytes
+            value = gib(figure.bytes if known else None)
+            grid.add_row("", name, value, *_band(figure), remark)
     budget = answer.fit.budget_bytes
     if budget is not None:
         grid.add_row("", "vLLM may take", gib(budget), "", "", _share(answer))

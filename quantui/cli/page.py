@@ -128,9 +128,11 @@ def table(*columns: str, right: Sequence[int] = (), fold: Sequence[int] = ()) ->
 
 
 def sentence(text: str) -> str:
-    """``text`` with a capital at its start and a full stop at its end."""
+    """``text`` with a capital at its start, unless it begins with a name, and a full stop at its end."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    if text.partition(" ")[0].rstrip(",:").islower():
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?", ")")) else f"{text}."
 
 
 def gib(count: int | None) -> str:

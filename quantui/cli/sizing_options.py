@@ -120,6 +120,7 @@ def look_at_subject(args: argparse.Namespace) -> Subject:
         hardware=args.hardware,
         vllm_version=version,
         offline=True if args.offline else None,
+        on_cpu=gpus(args) == (),
         probe_engine=args.probe_engine,
         progress=progress.hashing(),
         on_event=progress.asking_engine(),

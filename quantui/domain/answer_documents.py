@@ -93,12 +93,13 @@ def figure_part(figure: Figure) -> dict[str, Any]:
 
 def memory_part(fit: Fit) -> dict[str, Any]:
     """What is held where, by the names that scripts read; ``figures`` has the bands and sources."""
+    computed = fit.kv_cache_tokens is not None
     return {
         "weights_bytes_per_gpu": fit.weights.bytes,
-        "kv_cache_bytes_per_gpu": fit.kv_cache.bytes,
+        "kv_cache_bytes_per_gpu": fit.kv_cache.bytes if computed else None,
         "kv_cache_tokens": fit.kv_cache_tokens,
         "kv_bytes_per_token": fit.kv_bytes_per_token,
-        "peak_activation_bytes": fit.transient.bytes,
+        "peak_activation_bytes": fit.transient.bytes if computed else None,
         "cuda_graph_bytes": fit.graphs.bytes,
         "context_bytes": fit.context.bytes,
         "lora_bytes": fit.lora.bytes,

@@ -10,7 +10,7 @@ from quantui.domain.formatting import format_bytes
 from quantui.domain.hardware import Problem
 
 if TYPE_CHECKING:
-    from quantui.domain.hardware import Gpu, HardwareReport, Host
+    from quantui.domain.hardware import Gpu, HardwareReport, Host, MigSlice
 
 LEAST_GPU_BYTES = 256 * 1024**2
 """Below the smallest card that CUDA 12 supports (2 GiB) by far: less is a number in another unit."""
@@ -88,11 +88,25 @@ def _sharing(gpu: Gpu, host: Host) -> Gpu:
 
 
 def _all_free(gpu: Gpu) -> Gpu:
-    if gpu.free_bytes is not None or gpu.total_bytes is None or gpu.mig_enabled:
+    if gpu.mig_enabled and gpu.mig:
+        parts = tuple(map(_free_slice, gpu.mig))
+        if parts == gpu.mig:
+            return gpu
+        note = _assumed(
+            f"GPU {gpu.index}: all memory of MIG slices is taken as free.", "free_bytes"
+        )
+        return replace(gpu, mig=parts, problems=(*gpu.problems, note))
+    if gpu.free_bytes is not None or gpu.total_bytes is None:
         return gpu
     free = gpu.total_bytes - (gpu.used_bytes or 0) - (gpu.reserved_bytes or 0)
-    note = _assumed(f"GPU {gpu.index}: all of its memory is taken as free.", "free_bytes")
+    note = _assumed(f"GPU {gpu.index}: all memory is taken as free.", "free_bytes")
     return replace(gpu, free_bytes=max(0, free), problems=(*gpu.problems, note))
+
+
+def _free_slice(part: MigSlice) -> MigSlice:
+    if part.free_bytes is not None or part.total_bytes is None:
+        return part
+    return replace(part, free_bytes=max(0, part.total_bytes - (part.used_bytes or 0)))
 
 
 def _all_ram_free(host: Host) -> Host:

@@ -84,7 +84,8 @@ def usable_slots(
             continue
         if gpu.index not in allowed:
             problems = (*gpu.problems, *check_gpu(gpu))
-            notes += [f"{problem.what} {problem.why}" for problem in problems[:1]]
+            told = [f"{one.what} {one.why}" for one in problems if one.severity != "note"]
+            notes += told[:1]
         else:
             found += _slots_of(gpu)
     order = sorted(found, key=lambda slot: (-slot.bandwidth, -slot.free_bytes, slot.gpu.index))

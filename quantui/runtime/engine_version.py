@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import QuantuiError
-from quantui.engines.choice import default_engine_name
+from quantui.domain.hardware_checks import usable_gpus
+from quantui.engines.choice import CPU_ENGINE, CUDA_ENGINE, default_engine_name
 from quantui.engines.specs import engine_spec
 from quantui.runtime.capabilities import engine_capabilities, kept_capabilities
 from quantui.runtime.engine_site import look
@@ -42,16 +43,21 @@ def engine_version(
     report: HardwareReport,
     asked: str | None = None,
     *,
+    on_cpu: bool = False,
     probe: bool = False,
     on_event: Callable[[dict[str, object]], None] | None = None,
 ) -> EngineVersion:
     """The vLLM that would serve on this machine.
 
     A described machine (``report.simulated``) has no engine that could be looked at, and ``asked`` outranks
-    an installed one. What an engine can do is read from the answer it gave before; with ``probe`` it is
-    asked, which takes 20 to 30 s once, and raises QuantuiError ``engine.*`` when there is none to ask.
+    an installed one; ``on_cpu``: GPUs are left alone. What an engine can do is read from the answer it gave
+    before; with ``probe`` it is asked, which takes 20 to 30 s once, and raises QuantuiError ``engine.*`` when
+    there is none to ask.
     """
-    name = default_engine_name(report)
+    name = CPU_ENGINE if on_cpu else default_engine_name(report)
+    if report.simulated and not on_cpu and usable_gpus(report):
+        # Of a card whose compute capability nobody knows, it is the CUDA engine that is asked about.
+        name = CUDA_ENGINE
     if report.simulated or asked is not None:
         if probe:
             raise QuantuiError(

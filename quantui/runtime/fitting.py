@@ -39,6 +39,8 @@ class FitAnswer:
     support: Support
     lacking: str = ""
     """Why there are not enough devices; "" when there are."""
+    useless: bool = False
+    """vLLM can use none of the devices, whatever the method."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -50,9 +52,10 @@ class FitAnswer:
     @property
     def reasons(self) -> tuple[str, ...]:
         """What the verdict rests on."""
-        lacking = (self.lacking,) if self.lacking else ()
-        refused = (*lacking, *self.support.reasons)
-        return refused if refused else self.fit.reasons
+        refused = self.support.reasons
+        if self.lacking and (not refused or not self.useless):
+            refused = (self.lacking, *refused)
+        return refused or self.fit.reasons
 
     @property
     def change(self) -> tuple[str, str] | None:
@@ -142,7 +145,11 @@ def fit_here(
     ]
     best = min(found, key=_rank)
     shape_notes = (*stored, *subject.notes, *subject.shape.notes)
-    return replace(best, notes=(*(() if useless else notes), *filled_in(report), *shape_notes))
+    return replace(
+        best,
+        useless=bool(useless),
+        notes=(*(() if useless else notes), *filled_in(report), *shape_notes),
+    )
 
 
 def _as_stored(method: Method, subject: Subject) -> tuple[Method, tuple[str, ...]]:

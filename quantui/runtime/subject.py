@@ -47,6 +47,7 @@ def look_at(
     hardware: HardwareReport | str | None = None,
     vllm_version: str | None = None,
     offline: bool | None = None,
+    on_cpu: bool = False,
     probe_engine: bool = False,
     progress: Progress | None = None,
     on_event: Callable[[dict[str, object]], None] | None = None,
@@ -54,8 +55,8 @@ def look_at(
     """Look up everything; no weight is read or downloaded, and no engine is started but for ``probe_engine``.
 
     ``model`` may be a LoRA adapter: then its base is taken. ``hardware`` is a report, a file as
-    :func:`.described_hardware` reads it, or None for this machine. Raises QuantuiError for what is
-    missing or wrong, the cheapest to notice first.
+    :func:`.described_hardware` reads it, or None for this machine; ``on_cpu`` leaves its GPUs alone. Raises
+    QuantuiError for what is missing or wrong, the cheapest to notice first.
     """
     described_by = hardware if isinstance(hardware, str) else None
     if described_by is not None:
@@ -65,7 +66,9 @@ def look_at(
     )
     report = probe_hardware() if hardware is None else hardware
     assert not isinstance(report, str)
-    engine = engine_version(report, vllm_version, probe=probe_engine, on_event=on_event)
+    engine = engine_version(
+        report, vllm_version, on_cpu=on_cpu, probe=probe_engine, on_event=on_event
+    )
     return subject_of(base, lora, report, engine, described_by=described_by, notes=notes)
 
 

@@ -104,7 +104,7 @@ def test_memory_that_is_not_said_to_be_in_use_is_free_and_a_note_says_so(load):
     notes = [problem for problem in report.all_problems() if problem.severity == "note"]
     assert [note.what for note in notes] == [
         "All of the RAM is taken as free.",
-        "GPU 0: all of its memory is taken as free.",
+        "GPU 0: all memory is taken as free.",
     ]
 
 
@@ -129,6 +129,12 @@ def test_a_gpu_that_shares_the_hosts_ram_has_its_size(load):
 def test_an_unknown_card_stays_unknown(load):
     (gpu,) = load({"gpus": [{"name": "Voodoo 2"}]}).gpus
     assert (gpu.total_bytes, gpu.compute_capability) == (None, None)
+
+
+def test_a_mig_slice_known_by_its_profile_needs_no_sizes(load):
+    (gpu,) = load(with_card(mig_enabled=True, mig=[{"profile": "3g.40gb"}])).gpus
+    (part,) = gpu.mig
+    assert 35 * GIB < part.total_bytes == part.free_bytes <= 40 * GIB
 
 
 def test_what_is_used_and_reserved_is_not_taken_as_free(load):
