@@ -80,13 +80,14 @@ class SpeedPoint:
 class SpeedRatio:
     """Total speed over that of 16 bit, by kernel or method, for loads of ``users`` (least, most).
 
-    ``most_context``: tokens a request up to which it is taken to hold.
+    ``context``: tokens a request, about; ``most_context``: up to which it is used.
     """
 
     source: Source
     parameters: float
     capability: tuple[int, int]
     users: tuple[int, int]
+    context: int
     most_context: int
     ratios: Mapping[str, float] = field(hash=False)
 
@@ -235,13 +236,14 @@ def _speeds(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> list[Spe
 
 
 def _ratio(entry: Mapping[str, Any], sources: Mapping[str, Source]) -> SpeedRatio:
-    known = ("source", "billions", "capability", "users", "most_context")
+    known = ("source", "billions", "capability", "users", "context", "most_context")
     least, most = entry["users"]
     return SpeedRatio(
         source=sources[entry["source"]],
         parameters=entry["billions"] * 1e9,
         capability=_capability(entry["capability"]),
         users=(least, most),
+        context=entry["context"],
         most_context=entry["most_context"],
         ratios={key: value for key, value in entry.items() if key not in known},
     )

@@ -13,6 +13,7 @@ from quantui.domain.speed_evidence import (
     OwnRun,
     calibration,
     carried_point,
+    carried_ratio,
     carried_run,
     load_distance,
     nearest_point,
@@ -115,36 +116,36 @@ def decode_speed(
         point, key = near
         carried = carried_point(point, key, load, asked, users, context)
         seconds, spread = carried.seconds, _spread(_PUBLISHED_SPREAD, carried)
-        of = f", of {key}" if key != method.name else ""
-        basis, source = "published", f"{point.source}: {point.model} on {point.card}{of}"
+        basis, source = "published", f"{point.source}: {point.model} on {point.card}, {key}"
         if "none" in point.tokens_per_s:
-            relative = point.tokens_per_s[key] / point.tokens_per_s["none"]
+            ratio = point.tokens_per_s[key] / point.tokens_per_s["none"]
+            relative *= carried_ratio(ratio, load, asked, plain, point.users, point.context)
             seconds = reference / relative
         if point.ratio_only:
             spread = None
     elif (found := nearest_ratio(known, load, asked, users, context)) is not None:
-        ratio, relative = found
+        measured, ratio = found
+        relative *= carried_ratio(ratio, load, asked, plain, users, measured.context)
         seconds = reference / relative
-        basis, source = "published", f"{relative:.2f} of the 16-bit speed: {ratio.source}"
+        basis, source = "published", f"{ratio:.2f} of the 16-bit speed: {measured.source}"
     else:
         seconds = parts.seconds * scale
         source = f"{gpu.name}: {gpu.source}; {_FITTED}; {asked.how.kernel.source}"
     if calibrated and basis != "own run":
         source += f"; {calibrated}"
     each = 1 / seconds
-    if spread is None:
-        low = each * parts.seconds / load.step(done, asked.how, users, end=0).seconds
-        high = each * parts.seconds / load.step(done, asked.how, users, end=2).seconds
-    else:
-        low, high = each * (1 - spread), each * (1 + spread)
+    slow, fast = (load.step(done, asked.how, users, end).seconds for end in (0, 2))
+    low, high = (
+        (parts.seconds / slow, parts.seconds / fast) if spread is None else (1 - spread, 1 + spread)
+    )
     return Speed(
         tokens_per_s_per_user=each,
         tokens_per_s_total=each * users,
         regime=parts.regime,
         basis=basis,
         relative_to_16bit=1.0 if plain is asked else relative,
-        low=low,
-        high=high,
+        low=each * low,
+        high=each * high,
         formula=formula_words(load, done, asked.how, parts, users),
         source=source,
         claims=claims,

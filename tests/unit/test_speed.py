@@ -279,7 +279,7 @@ def test_a_published_measurement_outranks_the_formula() -> None:
 def test_a_published_ratio_outranks_the_formula() -> None:
     result = speed(LLAMA_8B, "bitsandbytes", A100, users=256, context=512, evidence=None)
     assert result.basis == "published"
-    assert relative(result) == 0.57
+    assert relative(result) == pytest.approx(0.57)
     assert "GPUStack" in result.source
 
 
@@ -290,6 +290,14 @@ def test_an_old_engine_speaks_only_for_ratios() -> None:
     assert plain.basis == "formula"
     assert four_bit.basis == "published"
     assert relative(four_bit) == pytest.approx(154.1 / 84.3)
+
+
+def test_a_published_ratio_shrinks_where_the_kv_cache_takes_most_of_a_step() -> None:
+    short, long = (
+        speed(LLAMA_8B, "gptq", A100, context=context, evidence=None) for context in (1024, 100_000)
+    )
+    assert short.basis == long.basis == "published"
+    assert 1 < relative(long) < relative(short) - 0.3
 
 
 def test_a_measurement_of_another_card_or_size_does_not_speak() -> None:
@@ -363,23 +371,25 @@ def test_a_claim_that_contradicts_the_hardware_is_shown_with_its_author_and_not_
 def test_formats_of_one_kernel_are_judged_by_the_same_figure() -> None:
     load = {"users": 256, "context": 512, "evidence": None}
     eight = {name: relative(speed(LLAMA_8B, name, H100, **load)) for name in FP8}
-    assert len(set(eight.values())) == 1
+    assert max(eight.values()) == pytest.approx(min(eight.values()), rel=0.01)
     four = {
         name: relative(speed(LLAMA_8B, name, H100, **load)) for name in ("awq", "gptq", "w4a16")
     }
-    assert len(set(four.values())) == 1
+    assert max(four.values()) == pytest.approx(min(four.values()), rel=0.01)
 
 
 def test_integers_speak_for_floats_that_are_computed_in_16_bit() -> None:
     for pair in (("nvfp4", "gptq"), ("fp8_per_tensor", "w8a16")):
-        float_, integer = (speed(LLAMA_8B, name, A100, evidence=None) for name in pair)
-        assert relative(float_) == relative(integer)
-        assert "of int" in float_.source
+        float_, integer = (
+            speed(LLAMA_8B, name, A100, context=1024, evidence=None) for name in pair
+        )
+        assert relative(float_) == pytest.approx(relative(integer))
+        assert "int" in float_.source
 
 
 def test_fp8_speaks_for_int8_where_the_units_are_as_fast() -> None:
-    load = {"users": 256, "context": 2048, "evidence": None}
-    assert relative(speed(LLAMA_8B, "int8_w8a8", H100, **load)) == relative(
-        speed(LLAMA_8B, "fp8_dynamic", H100, **load)
+    load = {"users": 256, "context": 640, "evidence": None}
+    assert relative(speed(LLAMA_8B, "int8_w8a8", H100, **load)) == pytest.approx(
+        relative(speed(LLAMA_8B, "fp8_dynamic", H100, **load))
     )
     assert speed(LLAMA_8B, "int8_w8a8", card("NVIDIA B300"), **load).basis == "formula"
