@@ -23,6 +23,11 @@ CPU_TOKENS = 2048
 """Of the API server, times the number of workers (arg_utils.py, get_batch_defaults)."""
 _LONG_CONTEXT = 32768
 
+OTHER_BASE_GIB, OTHER_PER_GIB = 0.03, 0.0015
+"""Workspaces and libraries on one GPU: a base, and a part for each GiB of the card (more multiprocessors)."""
+TENSOR_PARALLEL_BASE_GIB, TENSOR_PARALLEL_PER_GIB = 0.15, 0.003
+"""What NCCL and the custom all-reduce add."""
+
 Band = tuple[int, int, int]
 """Expected, low, high, in bytes."""
 
@@ -65,7 +70,7 @@ def other_memory(rules: VllmBehaviour, device: Device, *, tensor_parallel: int) 
     also what PyTorch's allocator keeps of the profile run (0.9 of a 7B Llama on an A100, 0.2.5).
     """
     total = (device.total_bytes or 0) / GIB
-    expected = int((0.03 + 0.0015 * total) * GIB)
+    expected = int((OTHER_BASE_GIB + OTHER_PER_GIB * total) * GIB)
     if rules.version < (0, 6, 3):
         expected += 768 * MIB * (2 if tensor_parallel > 1 else 1)
         return expected, expected // 2, expected + (6 if tensor_parallel > 1 else 2) * GIB
@@ -73,7 +78,7 @@ def other_memory(rules: VllmBehaviour, device: Device, *, tensor_parallel: int) 
         expected += 256 * MIB
         return expected, expected - 200 * MIB, expected + 1024 * MIB
     if tensor_parallel > 1:
-        expected += int((0.15 + 0.003 * total) * GIB)
+        expected += int((TENSOR_PARALLEL_BASE_GIB + TENSOR_PARALLEL_PER_GIB * total) * GIB)
         return expected, expected // 2, expected + 512 * MIB
     return expected, expected // 3, expected + 200 * MIB
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantui.domain.lora_slots import lora_bytes
 from quantui.domain.weight_bytes import weight_bytes_per_rank
 
 if TYPE_CHECKING:
-    from quantui.domain.fit_facts import FitRequest, LoraSlots
+    from quantui.domain.fit_facts import FitRequest
     from quantui.domain.methods import Method
     from quantui.domain.model_shape import ModelShape
     from quantui.domain.vllm_versions import VllmBehaviour
     from quantui.domain.weight_groups import WeightGroup
 
 _REMEMBERED = 512
-_NO_ROTARY = frozenset({"opt", "gpt2", "bloom", "mpt", "gpt_bigcode", "mamba", "mamba2", "bert"})
-_LONGEST_TABLE = 2**20
 _memory: dict[tuple[object, ...], tuple[object, LoadedWeights]] = {}
 
 
@@ -94,26 +93,24 @@ def _count(
         dtype=request.dtype,
     )
     off = counted.per_rank * counted.error_fraction
-    beside = _rotary_table(shape) + _absorbed(shape, request, rules)
+    beside = _absorbed(shape, request, rules)
     lora, formula = 0, "none"
     if request.lora_slots is not None:
         slots = request.lora_slots
-        lora = lora_bytes(census, slots, request.tensor_parallel, request.pipeline_parallel)
+        lora = lora_bytes(
+            census,
+            max_loras=slots.max_loras,
+            max_rank=slots.rank,
+            tensor_parallel=request.tensor_parallel,
+            pipeline_parallel=request.pipeline_parallel,
+            model_type=shape.model_type,
+            dtype_bytes=4 if request.dtype == "float32" else 2,
+            version=rules.version,
+        )
         formula = f"{slots.max_loras} x rank {slots.rank} x (rows + columns) x 2 B"
     return LoadedWeights(
         counted.per_rank + beside, off, off, counted.formula, counted.source, lora, formula
     )
-
-
-def _rotary_table(shape: ModelShape) -> int:
-    """Cosines and sines of every position, in 16 bit: a buffer that vLLM counts with the weights.
-
-    vllm/model_executor/layers/rotary_embedding/base.py; 32 MiB for 131072 positions and a head of 128.
-    """
-    if shape.model_type in _NO_ROTARY or not shape.context_length or not shape.attention:
-        return 0
-    head = 64 if any(each.kind == "mla" for each in shape.attention) else shape.head_dim or 0
-    return min(shape.context_length, _LONGEST_TABLE) * head * 2
 
 
 def _absorbed(shape: ModelShape, request: FitRequest, rules: VllmBehaviour) -> int:
@@ -126,23 +123,3 @@ def _absorbed(shape: ModelShape, request: FitRequest, rules: VllmBehaviour) -> i
         return 0
     each = (shape.heads or 0) * (latent.latent - 64) * (shape.hidden_size or 0) * 2
     return 2 * each * latent.count // request.world
-
-
-def lora_bytes(
-    census: tuple[WeightGroup, ...], slots: LoraSlots, tensor_parallel: int, pipeline_parallel: int
-) -> int:
-    """Bytes of the LoRA slots of one rank, in 16 bit: every linear layer has A and B for each slot.
-
-    Of a layer split by rows, A is split and B whole; by columns the other way round (vllm/lora/layers/).
-    """
-    total = 0.0
-    for group in census:
-        if group.role not in ("linear", "expert", "embedding", "head") or group.columns <= 1:
-            continue
-        rows, columns = group.rows, group.columns
-        if group.split == "row":
-            columns //= tensor_parallel
-        elif group.split != "none":
-            rows //= tensor_parallel
-        total += group.count * (rows + columns) / (pipeline_parallel if group.layers else 1)
-    return int(total * slots.rank * slots.max_loras * 2)
