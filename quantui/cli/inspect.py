@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui.cli.output import print_json, print_rows
+from quantui.cli.shape_rows import quantization_text, shape_json, shape_rows
 from quantui.cli.variant_rows import variant_rows, variants_json
 from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes
@@ -27,6 +28,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="use only what is on this machine")
     parser.add_argument(
         "--allow-pickle", action="store_true", help="accept pickled weights (they are not loaded)"
+    )
+    parser.add_argument(
+        "--sketch",
+        action="store_true",
+        help="config.json is enough: weights may be missing, or be headers only",
     )
     parser.add_argument(
         "--variants",
@@ -68,6 +74,8 @@ def to_json(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:
         {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
         for file in spec.weight_files
     ]
+    if isinstance(spec, ModelSpec):
+        values |= shape_json(spec)
     if isinstance(spec, AdapterSpec):
         values["four_bit"] = {
             "answer": spec.four_bit.answer,
@@ -106,7 +114,11 @@ def _resolve(args: argparse.Namespace) -> ModelSpec | AdapterSpec:
     offline = True if args.offline else None
     try:
         return resolve_model(
-            args.ref, args.revision, offline=offline, allow_pickle=args.allow_pickle
+            args.ref,
+            args.revision,
+            offline=offline,
+            allow_pickle=args.allow_pickle,
+            sketch=args.sketch,
         )
     except QuantuiError as error:
         if error.code != "model.is-an-adapter":
@@ -115,21 +127,21 @@ def _resolve(args: argparse.Namespace) -> ModelSpec | AdapterSpec:
 
 
 def _model_rows(spec: ModelSpec) -> list[tuple[str, str]]:
-    parameters = "unknown" if spec.parameters is None else _count(spec.parameters)
     return [
         ("model", spec.ref),
         *_place_rows(spec),
         ("architecture", ", ".join(spec.architectures) or "unknown"),
         ("type", spec.model_type or "unknown"),
-        ("parameters", f"{parameters} (computed from the tensor shapes)"),
+        *shape_rows(spec),
         ("weights", _weights(spec)),
         ("dtype", spec.dtype or "unknown"),
-        ("quantization", spec.quantization or "none"),
+        ("quantization", quantization_text(spec)),
         ("context", "unknown" if spec.context_length is None else f"{spec.context_length} tokens"),
         ("tokenizer", "yes" if spec.has_tokenizer else "missing"),
         ("chat template", "yes" if spec.has_chat_template else "none"),
         ("custom code", "yes: needs trust_remote_code" if spec.custom_code else "none"),
         ("license", spec.license or "unknown"),
+        *_access_rows(spec),
         ("fingerprint", spec.fingerprint),
         *_merge_rows(_proof(spec)),
         *_note_rows(spec.notes),
@@ -165,10 +177,23 @@ def _place_rows(spec: ModelSpec | AdapterSpec) -> list[tuple[str, str]]:
         rows.append(("path", spec.path))
     if spec.revision is not None:
         rows.append(("commit", spec.revision))
-    if not spec.complete:
+    if spec.source == "folder" and not spec.complete:
+        rows.append(("complete", "no: a sketch"))
+    elif not spec.complete:
         files = len(spec.missing_files)
         rows.append(("to download", f"{format_bytes(spec.download_bytes)} in {files} files"))
     return rows
+
+
+def _access_rows(spec: ModelSpec) -> list[tuple[str, str]]:
+    """Whether the Hub asks for something before a download; nothing where it was not asked."""
+    if spec.gated is None:
+        return []
+    kinds = {
+        "auto": "gated: accept its terms on the Hub",
+        "manual": "gated: ask its owner on the Hub",
+    }
+    return [("access", kinds.get(str(spec.gated), "gated") if spec.gated else "open")]
 
 
 def _four_bit_rows(verdict: FourBitVerdict) -> list[tuple[str, str]]:
@@ -188,6 +213,10 @@ def _four_bit_rows(verdict: FourBitVerdict) -> list[tuple[str, str]]:
 
 def _weights(spec: ModelSpec | AdapterSpec) -> str:
     files = len(spec.weight_files)
+    if spec.weight_bytes is None:
+        return "not here"
+    if isinstance(spec, ModelSpec) and spec.tensors is None and not spec.complete:
+        return f"{format_bytes(spec.weight_bytes)}, {files} files of them here"
     text = f"{format_bytes(spec.weight_bytes)} in {files} file{'s' if files != 1 else ''}"
     if spec.tensors is None:
         return text + ", pickled"
@@ -208,10 +237,3 @@ def _by_dtype(tensors: Iterable[TensorInfo]) -> dict[str, int]:
 
 def _known(value: float | None) -> str:
     return "unknown" if value is None else f"{value:g}"
-
-
-def _count(value: int) -> str:
-    for size, name in ((10**9, "B"), (10**6, "M")):
-        if value >= size:
-            return f"{value / size:.3g} {name}"
-    return str(value)

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from quantui.domain.config_view import text_view
+
 if TYPE_CHECKING:
     from quantui.domain.models import TensorInfo
 
@@ -21,6 +23,9 @@ _LENGTH_KEYS = (
     "max_sequence_length",
     "max_seq_length",
     "seq_len",
+)
+_STATES_SCALED_LENGTH = frozenset(
+    {"su", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
 )
 _TOKENIZER_FILES = frozenset(
     {"tokenizer.json", "tokenizer.model", "vocab.txt", "spiece.model", "tekken.json", "merges.txt"}
@@ -62,14 +67,15 @@ def context_length(
 ) -> int | None:
     """Tokens of context that vLLM derives when no ``--max-model-len`` is given; None if unknown.
 
-    Follows ``_get_and_verify_max_len`` of vllm/config/model.py: the smallest length key of the text
-    config, lowered to the tokenizer's, then scaled by rope parameters (yarn restarts from the
-    original length; longrope serves the original; llama3 and gemma3 state the scaled one already).
+    Follows ``_get_and_verify_max_len`` of vllm/config/model.py (0.32): the smallest length key of the
+    text config, or its class's default, lowered to the tokenizer's, then scaled by rope parameters
+    (yarn, llama3 and gemma3 state the scaled length already; longrope serves the original one).
     """
-    text = text_config(config)
-    lengths = [value for key in _LENGTH_KEYS if (value := _positive_int(text.get(key))) is not None]
+    view = text_view(config)
+    text = view.values
+    lengths = [length for key in _LENGTH_KEYS if (length := view.whole(key)) is not None]
     derived: float | None = min(lengths, default=None)
-    derived = _positive_int(text.get("model_max_length")) or derived
+    derived = view.whole("model_max_length") or derived
     limit = _positive_int((tokenizer_config or {}).get("model_max_length"))
     if derived is not None and limit is not None:
         derived = min(derived, limit)
@@ -81,16 +87,14 @@ def context_length(
     factor = 1.0
     for rope in ropes:
         kind = rope.get("rope_type") or rope.get("type")
-        original = _positive_int(rope.get("original_max_position_embeddings"))
         if kind == "longrope":
+            original = _positive_int(rope.get("original_max_position_embeddings"))
             own = _positive_int(text.get("original_max_position_embeddings")) or original
             return own or int(derived)
-        if kind in {"su", "llama3"}:
+        if kind in _STATES_SCALED_LENGTH:
             continue
         value = rope.get("factor", factor)
-        factor = float(value) if isinstance(value, int | float) else factor
-        if kind == "yarn" and original is not None:
-            derived = original
+        factor = float(value) if _positive_int(value) is not None else factor
     return int(derived * factor)
 
 

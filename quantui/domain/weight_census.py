@@ -105,7 +105,7 @@ def parameters_by_role(census: Census) -> dict[WeightRole, int]:
     total: Counter[WeightRole] = Counter()
     for group in census:
         total[group.role] += group.elements
-    return dict(total)
+    return {role: elements for role, elements in total.items() if elements}
 
 
 def active_parameters(census: Census, text: ConfigView) -> int:

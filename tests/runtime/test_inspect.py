@@ -125,3 +125,46 @@ def test_escapes_in_a_proof_do_not_reach_the_terminal(tmp_path, capsys):
     files = {**model_files(), "merge_proof.json": json.dumps(evil).encode()}
     _, out = inspect(capsys, write(tmp_path / "m", files))
     assert not {"\x1b", "\x07"} & set(out)
+
+
+def test_a_folder_with_config_json_alone_is_shown_when_asked(tmp_path, capsys):
+    config = {"config.json": model_files(vocab_size=32, intermediate_size=32)["config.json"]}
+    folder = str(write(tmp_path / "m", config))
+    assert main(["inspect", folder]) == 2
+    assert "--sketch" in capsys.readouterr().err
+    assert main(["inspect", folder, "--sketch"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "complete no: a sketch" in shown
+    assert "weights not here" in shown
+    assert "(computed from config.json)" in shown
+
+
+def test_attention_is_shown_by_kind(tmp_path, capsys):
+    config = {
+        "model_type": "gemma2",
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "sliding_window": 1024,
+    }
+    folder = write(tmp_path / "m", {"config.json": json.dumps(config).encode()})
+    assert main(["inspect", str(folder), "--sketch"]) == 0
+    shown = capsys.readouterr().out
+    assert "2 layers sliding of 1024 tokens: 4 K/V heads of 256" in shown
+    assert "2 layers full: 8 heads, 4 K/V heads of 256" in shown
+
+
+def test_stored_quantization_is_told_in_detail(tmp_path, capsys):
+    stored = {"quant_method": "awq", "bits": 4, "group_size": 128}
+    files = {"config.json": model_files(quantization_config=stored)["config.json"]}
+    assert main(["inspect", str(write(tmp_path / "m", files)), "--sketch"]) == 0
+    assert "awq, 4 bit, groups of 128" in capsys.readouterr().out
+
+
+def test_json_carries_the_shape_and_the_parameters_by_role(tmp_path, capsys):
+    folder = write(tmp_path / "m", model_files())
+    assert main(["inspect", str(folder), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["shape"]["layers"] == 2
+    assert sum(value["parameters_by_role"].values()) == value["parameters"]

@@ -27,18 +27,20 @@ def test_tensor_bytes_follow_dtype_and_shape():
         ({"n_positions": 1024}, 1024),
         ({"text_config": {"max_position_embeddings": 8192}}, 8192),
         ({}, None),
-        # Qwen2.5's card: yarn with factor 4 over 32768.
+        # DeepSeek V3: yarn states the scaled length (vLLM 0.32 does not scale it again).
         (
             {
-                "max_position_embeddings": 32768,
+                "max_position_embeddings": 163840,
                 "rope_scaling": {
                     "type": "yarn",
-                    "factor": 4.0,
-                    "original_max_position_embeddings": 32768,
+                    "factor": 40,
+                    "original_max_position_embeddings": 4096,
                 },
             },
-            131072,
+            163840,
         ),
+        # Gemma 3's config leaves the length to its class.
+        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, 131072),
         # Llama 3.1 states the scaled length.
         (
             {
