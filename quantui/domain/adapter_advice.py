@@ -66,8 +66,8 @@ def _decide(
     return "merge", (
         "One adapter: merged, it costs no time at each token and no memory beside the weights, and the result can be "
         "quantized like any model.",
-        f"Serving it unmerged computes a product of rank {situation.adapters[0].rank or '?'} beside every layer it "
-        "has, and takes it out of some kernels' reach.",
+        f"Unmerged, a product of rank {situation.adapters[0].rank or '?'} is computed beside every layer it has: about "
+        "2 ms a token (Punica, arXiv 2310.18547).",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from quantui.domain.costs import download_step, install_step, make_step, merge_step
+from quantui.domain.costs import download_step, install_step, make_step, merge_step, train_step
 from quantui.domain.method_formats import stored_candidates
 from quantui.domain.methods import methods
 from quantui.domain.recommendation import Refusal
@@ -79,6 +79,9 @@ def steps_of(
         steps.append(download_step(situation.model_ref, situation.download_bytes))
     if candidate.mode == "merge":
         steps.append(merge_step(len(situation.adapters), weights_16bit(situation.census)))
+    if candidate.method.status == "training":
+        steps.append(train_step(candidate.method.producers[0]))
+        return tuple(steps)
     if candidate.way == "make":
         steps.append(
             make_step(candidate.method, situation.shape.parameters, stored_bytes, on_cpu=on_cpu)

@@ -34,7 +34,8 @@ _FORMULAS: dict[Criterion, str] = {
     "context": f"1 + log2(longest context / the longest of all choices) / {DOUBLINGS:g}",
     "effort": "1 - log(1 + minutes) / log(1 + 600), downloads at 50 MB/s",
     "hardware": "1 computed in the format's own width; 0.4 stored so and computed in 16 bit; of formats that are made "
-    "to compute in 16 bit, from 1 at 4 users to 0.4 (16-bit weights: 0.7) at 64; half without CUDA graphs",
+    "to compute in 16 bit, from 1 at 4 users to 0.4 (16-bit weights: 0.7) at 64; "
+    "half without CUDA graphs and for bitsandbytes and GGUF; FP8 in blocks 0.9",
     "cards": f"1 + log2(fewest GPUs of all choices / GPUs) / {DOUBLINGS:g}",
 }
 

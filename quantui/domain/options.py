@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantui.domain.adapter_advice import lora_rank
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from quantui.domain.recommendation import Situation
     from quantui.domain.speed import Speed
     from quantui.domain.use_cases import UseCase
+
+
+LORA_SECONDS = 0.002
+"""What adapters beside the base add to each token (Punica, arXiv 2310.18547: "only adding 2ms latency per token")."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def placed(candidate: Candidate, layout: Layout, answer: Support, work: Workings
 
 
 def timed(option: Placed, work: Workings) -> Option:
-    """With its speed."""
+    """With its speed; an adapter beside the base slows each step."""
     candidate, layout, result = option.candidate, option.layout, option.fit
     speed = decode_speed(
         candidate.shape,
@@ -140,7 +144,30 @@ def timed(option: Placed, work: Workings) -> Option:
         pipeline_parallel=layout.pipeline_parallel,
         own_runs=work.situation.own_runs,
     )
+    if candidate.mode == "lora":
+        speed = _with_adapter(speed)
     return Option(candidate, layout, result, option.support, option.held, option.starts, speed)
+
+
+def _with_adapter(speed: Speed) -> Speed:
+    def slower(rate: float | None) -> float | None:
+        return None if rate is None else 1 / (1 / rate + LORA_SECONDS)
+
+    each = speed.tokens_per_s_per_user
+    if not each or speed.basis == "own run":
+        return speed
+    share = 1 / (1 + each * LORA_SECONDS)
+    total, relative = speed.tokens_per_s_total, speed.relative_to_16bit
+    return replace(
+        speed,
+        tokens_per_s_per_user=slower(each),
+        tokens_per_s_total=None if total is None else total * share,
+        relative_to_16bit=None if relative is None else relative * share,
+        low=slower(speed.low),
+        high=slower(speed.high),
+        formula=f"{speed.formula} + {LORA_SECONDS * 1e3:.0f} ms a token for the adapter",
+        source=f"{speed.source}; adapter: Punica (arXiv 2310.18547), whose kernels vLLM's descend from",
+    )
 
 
 def fit_in(

@@ -33,6 +33,8 @@ WEIGHT_ONLY = 0.4
 that are made to: the gain in arithmetic is not had, and dequantizing costs some."""
 SIXTEEN_BIT = 0.7
 """Of "hardware" for 16 bit at high load: nothing is dequantized, no faster unit is used."""
+POOR_KERNELS = frozenset({"bitsandbytes", "GGUF"})
+"""Families of which half is taken: poor performance or compatibility issues (GPUStack's vLLM study, conclusion 4)."""
 BLOCK_SCALES = 0.9
 """Of "hardware" for FP8 with a scale a block: channel-wise weights with dynamic per-token activations are the most
 performant (llm-compressor's compression schemes)."""
@@ -129,7 +131,9 @@ def _hardware(option: Option, users: int) -> float:
     else:
         at_load = SIXTEEN_BIT if chosen.weight_bits >= 16 else WEIGHT_ONLY
         value = 1.0 - load * (1.0 - at_load)
-    return value * (0.5 if option.support.eager else 1.0)
+    if option.support.eager or chosen.family in POOR_KERNELS:
+        value *= 0.5
+    return value
 
 
 def _cpu_kernel(chosen: Method) -> bool:

@@ -46,10 +46,13 @@ def _reasons(one: Ranked, ranked: tuple[Ranked, ...], work: Workings) -> Iterato
         yield text
     yield _quality(one)
     yield from _devices(option)
-    yield _way(one)
+    yield from _way(one)
     yield from _adapter(option)
-    if work.asked.use_case.prefers and option.candidate.method.name in work.asked.use_case.prefers:
-        yield f"{work.asked.use_case.title}: {work.asked.use_case.reason}"
+    use = work.asked.use_case
+    if option.candidate.method.name in use.prefers:
+        yield f"{use.title[0].upper()}{use.title[1:]}: {use.reason}"
+    elif ranked[0].option.candidate.method.name in use.prefers:
+        yield f"After {ranked[0].option.candidate.method.title}, which is what this use is about."
     else:
         yield from _against_next(one, ranked)
 
@@ -146,22 +149,23 @@ def _devices(option: Option) -> Iterator[str]:
             yield f"The cards differ: {option.fit.device} has the least room and decides."
 
 
-def _way(one: Ranked) -> str:
+def _way(one: Ranked) -> Iterator[str]:
     candidate, cost = one.option.candidate, one.cost
     if candidate.method.name == "qlora":
-        return "Train with PEFT and bitsandbytes; quantui then merges the adapter into the 16-bit base and serves it."
-    if candidate.way == "variant" and candidate.variant is not None:
+        yield "Train with PEFT and bitsandbytes; quantui then merges the adapter into the 16-bit base and serves it."
+    elif candidate.way == "variant" and candidate.variant is not None:
         variant = candidate.variant
         where = "is on this machine" if variant.source != "hub" else "is on the Hub"
         popular = f", {variant.downloads} downloads" if variant.downloads else ""
         size = f", {format_bytes(variant.size_bytes)}" if variant.size_bytes else ""
-        return f"{variant.ref} {where} ({variant.publisher or 'unknown publisher'}{popular}{size})."
-    if candidate.way == "in flight":
-        return "Quantized while vLLM loads: no checkpoint to make, nothing more on disk."
-    if candidate.way == "make":
-        made = f", {format_bytes(cost.disk_bytes)} of disk" if cost.disk_bytes else ""
-        return f"No checkpoint of it exists yet: {candidate.needs.removeprefix('needs a checkpoint: ')}{made}."
-    return "Nothing to prepare."
+        yield f"{variant.ref} {where} ({variant.publisher or 'unknown publisher'}{popular}{size})."
+    elif candidate.way == "in flight":
+        yield "Quantized while vLLM loads: no checkpoint to make, nothing more on disk for it."
+    elif candidate.way == "make":
+        made = f", {format_bytes(cost.disk_bytes)} of disk in all" if cost.disk_bytes else ""
+        yield f"No checkpoint of it is known: {candidate.needs.removeprefix('needs a checkpoint: ')}{made}."
+    elif not cost.steps:
+        yield "Nothing to prepare."
 
 
 def _adapter(option: Option) -> Iterator[str]:
@@ -205,6 +209,8 @@ def _cautions(one: Ranked, work: Workings) -> Iterator[str]:
         yield "Tight: within the error of the estimate it may not fit."
         if option.fit.safe_context and option.fit.safe_context < work.asked.context:
             yield f"A context of {option.fit.safe_context} is safe."
+    elif option.fit.verdict == "tight" and work.asked.users > 1:
+        yield f"Within the error of the estimate it may hold fewer than {option.held} requests at full length."
     if option.held < work.asked.users:
         yield (
             f"The cache holds {option.held} of {work.asked.users} requests at full length; "

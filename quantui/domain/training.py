@@ -50,7 +50,7 @@ def training_options(
             text = "QLoRA trains on a GPU: bitsandbytes' 4-bit kernels are CUDA's."
             return [], rest + [replace(one, code="hardware", reasons=(text,)) for one in mine]
         candidate = Candidate(
-            replace(nf4, name=qlora.name, title=qlora.title, producers=qlora.producers),
+            qlora,
             "make",
             situation.shape,
             situation.census,
@@ -62,7 +62,7 @@ def training_options(
         answer = support(nf4, gpus=layout.gpus, shape=situation.shape, dtype=situation.dtype)
         if not answer.supported:
             continue
-        option = placed(candidate, layout, answer, work)
+        option = placed(candidate, layout, replace(answer, cautions=()), work)
         result = _training_fit(option.fit, situation.shape, situation.census, work.asked.context)
         if result.verdict != "does not fit":
             return [

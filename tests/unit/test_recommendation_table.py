@@ -7,11 +7,17 @@ decide, several where they do not.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
+from fixtures.never_recommended import RULES
+from fixtures.public_machines import CARDS
+from fixtures.public_models import CONFIGS
 from fixtures.recommendation_cases import situation_of
+from fixtures.situation import Expected
 from fixtures.situations_server import A100, HOPPER
 from fixtures.situations_server import BLACKWELL as BLACKWELL_SERVERS
 from fixtures.situations_special import ADAPTERS, STORED, USES
@@ -21,8 +27,6 @@ from quantui.domain.methods import methods
 from quantui.domain.recommend import recommend
 
 if TYPE_CHECKING:
-    from fixtures.situation import Expected
-
     from quantui.domain.recommend import Recommendation
 
 TABLE: tuple[Expected, ...] = (
@@ -133,92 +137,49 @@ def test_the_same_situation_gives_the_same_answer():
     assert recommend(situation_of(expected)) == recommend(situation_of(expected))
 
 
-# What is never recommended, over the whole table and every method of the catalogue.
+# What is never recommended: over the whole table, and over every card with every model.
 
 
-def _choices(name):
-    situation = situation_of(BY_NAME[name])
+def broken(rule, situation, found):
     cards = {gpu.index: gpu for gpu in situation.hardware.gpus}
-    for choice in answer(name).choices:
-        yield choice, [cards[index] for index in choice.gpus], situation.shape
+    return [
+        f"{situation.model_ref} on {situation.hardware.fingerprint()}: {choice.method}"
+        for choice in found.choices
+        if rule(choice, [cards[index] for index in choice.gpus], situation)
+    ]
 
 
-@EVERY
-def test_no_int8_for_experts_on_a_dense_model(name):
-    for choice, _, shape in _choices(name):
-        if choice.method == "int8_per_channel_weight_only":
-            assert shape.experts
+@cache
+def everywhere():
+    """Each card alone and four of it, with each model, for many users: what the table does not reach."""
+    situations = [
+        situation_of(
+            Expected("", f"{count}x {card}", model, "many-users", 8, 2048, frozenset(), "", "")
+        )
+        for card, model, count in product(CARDS, CONFIGS, (1, 4))
+    ]
+    return [(situation, recommend(situation)) for situation in situations]
 
 
-@EVERY
-def test_no_fp8_activations_below_compute_capability_8_9(name):
-    for choice, gpus, _ in _choices(name):
-        eight_bit = methods()[choice.method].family.startswith("FP8")
-        if eight_bit and any(gpu.compute_capability < (8, 9) for gpu in gpus):
-            assert choice.support.how == "weight-only"
-            assert choice.method != "fp8_per_channel"
+@pytest.mark.parametrize("name", RULES)
+def test_never_in_the_table(name):
+    rule = RULES[name]
+    assert not [
+        text
+        for case, expected in BY_NAME.items()
+        for text in broken(rule, situation_of(expected), answer(case))
+    ]
 
 
-@EVERY
-def test_no_int8_activations_on_blackwell(name):
-    for choice, gpus, shape in _choices(name):
-        if any(gpu.compute_capability >= (10, 0) for gpu in gpus):
-            assert choice.method not in ("int8_w8a8", "rotations_w8a8")
-            assert not (
-                choice.method == "none"
-                and shape.quantization_bits == 8
-                and "int8" in BY_NAME[name].model
-            )
-
-
-@EVERY
-def test_no_tensor_parallel_size_that_heads_or_groups_forbid(name):
-    for choice, _, shape in _choices(name):
-        size = choice.tensor_parallel
-        if size == 1:
-            continue
-        assert shape.heads % size == 0
-        assert shape.kv_heads % size == 0 or size % shape.kv_heads == 0
-        group = methods()[choice.method].group_size
-        if group and methods()[choice.method].split == "group" and not shape.experts:
-            assert shape.intermediate_size // size % group == 0
-
-
-@EVERY
-def test_no_tensor_parallel_for_a_stored_bitsandbytes_checkpoint(name):
-    for choice, _, shape in _choices(name):
-        stored = shape.quantization == "bitsandbytes" or choice.way == "variant"
-        if stored and (choice.method == "bitsandbytes" or shape.quantization == "bitsandbytes"):
-            assert choice.tensor_parallel == 1
-
-
-@EVERY
-def test_no_gpu_older_than_vllm_takes(name):
-    for _, gpus, _ in _choices(name):
-        assert all(gpu.compute_capability >= (7, 5) for gpu in gpus)
-
-
-@EVERY
-def test_no_bfloat16_where_the_card_has_none(name):
-    for choice, gpus, shape in _choices(name):
-        if (
-            gpus
-            and min(gpu.compute_capability for gpu in gpus) < (8, 0)
-            and shape.dtype == "bfloat16"
-        ):
-            assert choice.support.dtype in ("float16", "float32")
-
-
-@EVERY
-def test_nothing_of_a_format_over_a_quantized_checkpoint(name):
-    for choice, _, shape in _choices(name):
-        if shape.quantization:
-            assert choice.way in ("as it is", "variant")
+@pytest.mark.parametrize("name", RULES)
+def test_never_on_any_card_with_any_model(name):
+    rule = RULES[name]
+    assert not [
+        text for situation, found in everywhere() for text in broken(rule, situation, found)
+    ]
 
 
 def test_what_the_engine_lacks_is_refused_as_the_engines():
-    from dataclasses import replace
-
     lacking = replace(
         situation_of(BY_NAME["3090, 14B, one user"]),
         engine_methods=frozenset({"gptq", "compressed-tensors"}),
