@@ -41,6 +41,8 @@ LINK_RATE = Band(0.4, 0.7, 0.85)
 """Part of a link's specified rate that an all-reduce reaches: an assumption."""
 PCIE_BYTES_PER_S = {7: 16e9, 8: 32e9, 9: 64e9, 10: 64e9, 12: 64e9}
 """One direction of 16 lanes, by the card's generation (PCIe 3.0, 4.0, 5.0); cards with 8 lanes have half."""
+_HOPPER = (9, 0)
+"""Where integers take the Machete kernels instead (vllm/model_executor/kernels/linear, 0.32)."""
 _INT8 = frozenset({"int8_w8a8", "rotations_w8a8", "tpu_int8"})
 
 
@@ -86,8 +88,8 @@ class Units:
     """How a method computes on a card: at what rate, with which kernel. ``flops`` None: not known.
 
     ``figures``: the kernels whose published figures speak for it. INT8 W8A8 is spoken for by FP8 where the card's
-    units are as fast for both, and floats that are computed in 16 bit by integers of as many bits: the same
-    bytes are read and the same work is done.
+    units are as fast for both, and floats that are computed in 16 bit by integers of as many bits where both take the
+    Marlin kernels: the same bytes are read and the same work is done.
     """
 
     flops: float | None
@@ -118,7 +120,7 @@ def units(method: Method, gpu: GpuModel, evidence: Evidence) -> Units:
     figures: tuple[str, ...] = (kernel.name.removesuffix("-hopper"),)
     if words == "INT8" and gpu.tflops_int8 == gpu.tflops_fp8:
         figures += ("fp8",)
-    elif weight_only:
+    elif weight_only and capability != _HOPPER:
         figures = ("int4",) if method.weight_bits < 5 else ("int8-weights",)
     return Units(rate * 1e12 if rate else None, kernel, words, figures)
 
