@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from quantui.domain.activations import Transient, mla_context_rows, transient_peak
 from quantui.domain.gpu_budget import (
     GIB,
+    LONG_CONTEXT,
     Band,
     batch_defaults,
+    chunks_long_prompts,
     cuda_context,
     graph_memory,
     lowered_utilization,
@@ -43,7 +45,6 @@ CPU_WORKER_BYTES = GIB // 2
 """Each further worker (tensor parallel): an allowance."""
 _CPU_REQUESTS = 4
 """On the CPU the cache is made for so many requests of full length, not for all of the RAM."""
-_V0_CHUNKED_ABOVE = 32768
 _LEAST_SPREAD = GIB // 4
 """How far a load may be from the earlier ones it is predicted by: what a driver's or allocator's mood makes."""
 
@@ -82,6 +83,8 @@ class Room:
     calibration: Calibration | None
     budget: int | None
     """What vLLM may take for one rank, bytes; None: unknown."""
+    chunks: bool
+    """Whether V0 computes long prompts in chunks."""
     _pools: dict[tuple[int, int], Pool] = field(default_factory=dict)
 
     @classmethod
@@ -145,6 +148,7 @@ class Room:
             graphs,
             calibration,
             _budget(device, utilization, request.world),
+            chunks_long_prompts(shape, rules, lora=request.lora_slots is not None),
         )
 
     @property
@@ -177,7 +181,12 @@ class Room:
         if request.max_num_batched_tokens is not None:
             return request.max_num_batched_tokens
         _, tokens = batch_defaults(
-            self.rules, self.devices[0], context=context, world=request.world
+            self.rules,
+            self.devices[0],
+            context=context,
+            world=request.world,
+            chunks=self.chunks,
+            vision=self.shape.has_vision,
         )
         return min(tokens, self.sequences * context) if self.rules.engine == "v1" else tokens
 
@@ -236,12 +245,13 @@ class Room:
 
         if self.rules.engine == "v1" or self.request.max_num_batched_tokens is not None:
             return min(self.limit, at(self.limit))
-        if self.limit > _V0_CHUNKED_ABOVE:
+        low, high = 0, self.limit
+        if self.limit > LONG_CONTEXT and self.chunks:
             chunked = at(self.limit)
-            if chunked > _V0_CHUNKED_ABOVE:
+            if chunked > LONG_CONTEXT:
                 return chunked
+            high = LONG_CONTEXT
         # A longer context means a larger batch, and so less room: the two meet somewhere.
-        low, high = 0, min(self.limit, _V0_CHUNKED_ABOVE)
         if at(high) >= high:
             return high
         while high - low > 1:

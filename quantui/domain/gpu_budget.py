@@ -21,7 +21,10 @@ SMALL_CARD_TOKENS = 2048
 CPU_SEQS = 128
 CPU_TOKENS = 2048
 """Of the API server, times the number of workers (arg_utils.py, get_batch_defaults)."""
-_LONG_CONTEXT = 32768
+LONG_CONTEXT = 32768
+"""Above it V0 computes a prompt in chunks, where model and options let it."""
+_MULTIMODAL_TOKENS = 5120
+"""Least batch of a multimodal model in V0 (vllm/config.py, _MULTIMODAL_MODEL_MAX_NUM_BATCHED_TOKENS, 0.6.4)."""
 
 OTHER_BASE_GIB, OTHER_PER_GIB = 0.03, 0.0015
 """Workspaces and libraries on one GPU: a base, and a part for each GiB of the card (more multiprocessors)."""
@@ -32,17 +35,34 @@ Band = tuple[int, int, int]
 """Expected, low, high, in bytes."""
 
 
+def chunks_long_prompts(shape: ModelShape, rules: VllmBehaviour, *, lora: bool) -> bool:
+    """Whether V0 computes prompts above 32768 tokens in chunks (vllm/engine/arg_utils.py, 0.6.4 to 0.8.5)."""
+    latent = any(each.kind == "mla" for each in shape.attention)
+    return not (
+        lora
+        or shape.has_vision
+        or (latent and rules.version >= (0, 8))
+        or any(each.kind == "sliding" for each in shape.attention)
+    )
+
+
 def batch_defaults(
-    rules: VllmBehaviour, device: Device, *, context: int, world: int
+    rules: VllmBehaviour,
+    device: Device,
+    *,
+    context: int,
+    world: int,
+    chunks: bool = True,
+    vision: bool = False,
 ) -> tuple[int, int]:
-    """Sequences and tokens of one batch when nobody says otherwise."""
+    """Sequences and tokens of one batch when nobody says otherwise; ``chunks``: of :func:`chunks_long_prompts`."""
     if device.on_cpu:
         return CPU_SEQS * world, CPU_TOKENS * world
     if rules.engine == "v0":
         # Without chunked prefill, a prompt is one batch.
-        if rules.long_context_tokens and context > _LONG_CONTEXT:
+        if chunks and rules.long_context_tokens and context > LONG_CONTEXT:
             return SMALL_CARD_SEQS, rules.long_context_tokens
-        return SMALL_CARD_SEQS, max(context, SMALL_CARD_TOKENS)
+        return SMALL_CARD_SEQS, max(context, _MULTIMODAL_TOKENS if vision else SMALL_CARD_TOKENS)
     total = device.total_bytes or 0
     if rules.huge_card_tokens and total >= HUGE_CARD_BYTES:
         return rules.large_card_seqs, rules.huge_card_tokens
