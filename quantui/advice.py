@@ -174,8 +174,8 @@ def fit(
     }
     for name, value in numbers.items():
         _positive(name, value)
-    if utilization is not None and not 0 < utilization <= 1:
-        raise _bad("utilization", utilization, "above 0 and at most 1")
+    if utilization is not None:
+        utilization = quantities.fraction("utilization", str(utilization))
     request = FitRequest(
         context=context,
         users=users,

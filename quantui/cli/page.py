@@ -61,6 +61,14 @@ def paragraph(out: Console, label: str, text: str | Text, *, indent: int = 0) ->
     out.print(grid)
 
 
+def remark(out: Console, text: str) -> None:
+    """A few words below a table, indented as it is."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    out.print(Padding(Text(one_line(text), style="dim"), (0, 0, 0, 2)))
+
+
 def bullets(out: Console, lines: Iterable[str], *, indent: int = 2) -> None:
     """One line of text each, with a dash."""
     from rich.table import Table
@@ -175,7 +183,7 @@ def _machine_lines(
     if not gpus:
         host = report.host
         yield (
-            f"No GPU: vLLM's CPU engine, {format_bytes(host.ram_total_bytes)} RAM, "
+            f"Without a GPU: vLLM's CPU engine, {format_bytes(host.ram_total_bytes)} RAM, "
             f"{format_bytes(host.ram_available_bytes)} free"
         )
     seen: dict[tuple[object, ...], list[Gpu]] = {}

@@ -17,6 +17,7 @@ from quantui.cli.page import (
     page,
     paragraph,
     parameters,
+    remark,
     rows,
     sentence,
     table,
@@ -57,7 +58,8 @@ def print_recommendation(answer: Recommended, *, program: str, explain: bool) ->
             _reasons(out, choice)
         hidden = len(found.choices) - SHOWN
         if hidden > 0 and not explain:
-            paragraph(out, "", f"Reasons of the other {hidden}: --explain, or --json.")
+            out.print()
+            remark(out, f"The reasons of the other {hidden} are told by --explain, and in --json.")
     else:
         _nothing(out, found)
     _adapter(out, found)
@@ -117,12 +119,10 @@ def _choices(out: Console, choices: Sequence[Choice]) -> None:
     out.print(grid)
     each = ", each GPU" if several else ""
     legend = (
-        f"GiB: weights{each}. context: the longest for so many users. tok/s: of one user. loss: of quality, %. "
-        "first: what has to be done before."
+        f"GiB: weights{each}. context: the longest for so many users. tok/s: for each user. "
+        "loss: of quality, %. first: what has to be done before."
     )
-    from rich.text import Text
-
-    out.print(Text(f"  {legend}", style="dim"))
+    remark(out, legend)
 
 
 def _split(choice: Choice) -> str:
@@ -160,8 +160,8 @@ def _reasons(out: Console, choice: Choice) -> None:
 
 def _cost_lines(choice: Choice) -> Iterable[str]:
     for step in choice.cost.steps:
-        time = "" if step.seconds is None else f", {format_seconds(step.seconds)}"
-        yield f"{step.text}{time}"
+        untold = step.seconds is not None and "about" not in step.text
+        yield step.text + (f", about {format_seconds(step.seconds or 0)}" if untold else "")
 
 
 def _nothing(out: Console, found: Recommendation) -> None:
@@ -239,6 +239,7 @@ def _next(out: Console, answer: Recommended, choices: Sequence[Choice], program:
     split += f" --pp {best.pipeline_parallel}" if best.pipeline_parallel > 1 else ""
     file = answer.subject.described_by
     where = f" --hardware {shlex.quote(file)}" if file and file != "-" else ""
+    where += " --gpus none" if best.on_cpu and answer.subject.hardware.gpus else ""
     command(out, f"{program} fit {_names(answer, best)}{load}{split}{where} --explain")
 
 
