@@ -45,6 +45,13 @@ class Candidate:
     variant: Variant | None = None
     ready: bool = True
     needs: str = ""
+    counted: Method | None = None
+    """The method's own facts where the checkpoint's differ (its width); None: they do not."""
+
+    @property
+    def facts(self) -> Method:
+        """What bytes and titles are taken from."""
+        return self.counted or self.method
 
 
 def candidates(
@@ -187,19 +194,30 @@ def _from_variant(
                 return _made_after_merge(situation, chosen)
             return _refuse(chosen, "adapter", advice.reasons)
         mode = "lora"
-    bits = variant.bits
-    if bits and bits != chosen.weight_bits and 2 <= bits <= 8:
-        scale = bits / chosen.weight_bits
-        chosen = replace(
-            chosen,
-            weight_bits=bits,
-            bytes_per_linear_weight=chosen.bytes_per_linear_weight
-            + (bits - chosen.weight_bits) / 8,
-            bytes_formula=f"{bits} bit instead of {chosen.weight_bits:g}, scales as before",
-            title=chosen.title.replace("4 bit", f"{bits} bit") if scale != 1 else chosen.title,
-        )
+    counted = _of_width(chosen, variant.bits)
     return Candidate(
-        chosen, "variant", shape, census, variant.quant_method or chosen.name, mode, variant
+        chosen,
+        "variant",
+        shape,
+        census,
+        variant.quant_method or chosen.name,
+        mode,
+        variant,
+        counted=counted,
+    )
+
+
+def _of_width(chosen: Method, bits: int | None) -> Method | None:
+    """The method with weights of another width than the catalogue's (GPTQ of 8 bit); None: it is the catalogue's."""
+    if bits is None or bits == chosen.weight_bits or not 2 <= bits <= 8:
+        return None
+    more = (bits - chosen.weight_bits) / 8
+    return replace(
+        chosen,
+        weight_bits=bits,
+        bytes_per_linear_weight=chosen.bytes_per_linear_weight + more,
+        bytes_formula=f"{bits} bit instead of {chosen.weight_bits:g}, scales as before",
+        title=chosen.title.replace(f"{chosen.weight_bits:g} bit", f"{bits} bit"),
     )
 
 

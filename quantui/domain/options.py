@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.adapter_advice import lora_rank
 from quantui.domain.fit import fit
 from quantui.domain.fit_facts import Device, FitRequest, LoraSlots
+from quantui.domain.methods import method
 from quantui.domain.quality import expected_quality
 from quantui.domain.speed import decode_speed
 
@@ -76,11 +77,11 @@ class Workings:
     def quality_of(self, candidate: Candidate) -> Quality:
         """The expected loss; the same for all layouts."""
         own = candidate.stored_as if candidate.way == "as it is" else None
-        key = candidate.method.name, own
+        eight = candidate.counted is not None and candidate.counted.weight_bits == 8
+        rounded = method("w8a16") if eight else candidate.method
+        key = rounded.name, own
         if key not in self.quality:
-            self.quality[key] = expected_quality(
-                candidate.method, candidate.shape.parameters, stored_as=own
-            )
+            self.quality[key] = expected_quality(rounded, candidate.shape.parameters, stored_as=own)
         return self.quality[key]
 
 
@@ -199,7 +200,7 @@ def fit_in(
     return fit(
         candidate.shape,
         candidate.census,
-        candidate.method,
+        candidate.facts,
         where,
         request,
         calibration=situation.calibration,

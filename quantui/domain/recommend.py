@@ -121,7 +121,7 @@ def _choice(place: int, one: Ranked, ranked: tuple[Ranked, ...], work: Workings)
     return Choice(
         rank=place,
         method=candidate.method.name,
-        title=candidate.method.title,
+        title=candidate.facts.title,
         way=candidate.way,
         verdict=_verdict(option, work.asked.users),
         ready=candidate.ready,
