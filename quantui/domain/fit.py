@@ -90,7 +90,9 @@ def _answer(room: Room) -> Fit:
     pool = room.pool(request.context or room.limit, budget)
     longest = room.longest(budget, "expected")
     safe = room.longest(budget, "low")
-    wanted = room.plan.bytes_for(asked, request.users, pool.in_flight)
+    wanted = max(
+        room.plan.bytes_for(asked, request.users, pool.in_flight), request.kv_cache_bytes or 0
+    )
     if request.context is None and room.rules.engine == "v0":
         pool = room.pool(max(safe, asked), budget)
     if room.device.on_cpu and request.kv_cache_bytes is None:

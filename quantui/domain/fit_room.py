@@ -216,17 +216,13 @@ class Room:
             # What was measured here takes the place of what could only be guessed.
             known = max(self.calibration.spread_bytes, _LEAST_SPREAD)
             below, above = min(below, known), min(above, known)
-        room = budget - needed
-        given = request.kv_cache_bytes
-        if given is not None:
-            # vLLM takes the size as given; it has to be there.
-            lack = (0.0 if self.device.on_cpu else float(budget)) - needed
-            spare = self._beyond_budget(budget)
-            expected, least, most = (
-                given if given <= room + spare + move else lack + spare + move
-                for move in (0.0, -above, below)
-            )
-            return Pool(expected, least, most, peak, tokens, steps * tokens)
+        room = float(budget - needed)
+        if request.kv_cache_bytes is not None:
+            # vLLM takes the size as given, from all that is free.
+            room += self._beyond_budget(budget)
+            given = request.kv_cache_bytes
+            ends = (min(given, room), min(given, room - above), min(given, room + below))
+            return Pool(*ends, peak, tokens, steps * tokens)
         return Pool(room, room - above, room + below, peak, tokens, steps * tokens)
 
     def _beyond_budget(self, budget: int) -> int:

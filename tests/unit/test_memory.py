@@ -248,12 +248,12 @@ def test_without_shapes_the_files_sizes_stand_in_and_without_them_nothing():
 
 
 def test_the_tables_of_rotary_positions_count_with_the_weights():
-    short, long = (dense(*LLAMA_8B, context_length=length) for length in (8192, 131072))
-    device = on_gpu(70, total=79)
-    more = (
-        estimate_memory(long, NONE, device).weight_bytes
-        - estimate_memory(short, NONE, device).weight_bytes
-    )
+    def loaded(positions):
+        model = dense(*LLAMA_8B, context_length=positions)
+        config = {**model.config, "max_position_embeddings": positions}
+        return estimate_memory(replace(model, config=config), NONE, on_gpu(70, total=79))
+
+    more = loaded(131072).weight_bytes - loaded(8192).weight_bytes
     assert more == (131072 - 8192) * 128 * 2
 
 
