@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="quantization method, as `quantui recommend` names them; default: none, the checkpoint "
         "as it is",
     )
-    options.add_load_options(parser, default="the model's own, or what fits; users: 1")
+    options.add_load_options(parser, default="what the memory allows")
     _add_server_options(parser)
     options.add_machine_options(parser)
     options.add_output_options(parser)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from quantui.domain.fit import Figure
+    from quantui.domain.fit import Figure, Fit
     from quantui.runtime.fitting import FitAnswer
 
 
@@ -120,14 +120,20 @@ def _memory(out: Console, answer: FitAnswer) -> None:
     grid = table(f"memory of {where}", "GiB", "from", "to", "", right=(1, 2, 3), fold=(4,))
     for name, figure, remark in _rows(answer):
         if figure.bytes or name in ("weights", "KV cache"):
-            known = figure.bytes or figure is not answer.fit.kv_cache or answer.fit.budget_bytes
-            value = gib(figure.bytes if known else None)
+            value = gib(figure.bytes if _known(answer.fit, figure) else None)
             grid.add_row("", name, value, *_band(figure), remark)
     budget = answer.fit.budget_bytes
     if budget is not None:
         grid.add_row("", "vLLM may take", gib(budget), "", "", _share(answer))
     out.print()
     out.print(grid)
+
+
+def _known(fit: Fit, figure: Figure) -> bool:
+    """Whether a figure of nothing is one: weights take some room, and a cache is what is left of a budget."""
+    if figure is fit.weights:
+        return figure.bytes > 0
+    return figure is not fit.kv_cache or fit.kv_cache_tokens is not None
 
 
 def _rows(answer: FitAnswer) -> Iterable[tuple[str, Figure, str]]:

@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_USE_CASE,
         help=f"what it is for, as listed below; default: {DEFAULT_USE_CASE}",
     )
-    options.add_load_options(parser, default="the use case's")
+    options.add_load_options(parser, default="the use case's", users="the use case's")
     options.add_machine_options(parser)
     options.add_output_options(parser)
 

@@ -34,8 +34,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="use only what is on this machine")
 
 
-def add_load_options(parser: argparse.ArgumentParser, *, default: str) -> None:
-    """What the server has to hold; ``default`` says what is assumed without a context."""
+def add_load_options(parser: argparse.ArgumentParser, *, default: str, users: str = "1") -> None:
+    """What the server has to hold; ``default`` and ``users`` say what is assumed."""
     group = parser.add_argument_group("load")
     group.add_argument(
         "--context",
@@ -44,7 +44,7 @@ def add_load_options(parser: argparse.ArgumentParser, *, default: str) -> None:
         f"default: {default}",
     )
     group.add_argument(
-        "--users", metavar="N", help="requests at the same time, each of that length"
+        "--users", metavar="N", help="requests of that length at the same time; default: " + users
     )
 
 

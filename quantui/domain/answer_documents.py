@@ -95,7 +95,7 @@ def memory_part(fit: Fit) -> dict[str, Any]:
     """What is held where, by the names that scripts read; ``figures`` has the bands and sources."""
     computed = fit.kv_cache_tokens is not None
     return {
-        "weights_bytes_per_gpu": fit.weights.bytes,
+        "weights_bytes_per_gpu": fit.weights.bytes or None,
         "kv_cache_bytes_per_gpu": fit.kv_cache.bytes if computed else None,
         "kv_cache_tokens": fit.kv_cache_tokens,
         "kv_bytes_per_token": fit.kv_bytes_per_token,
