@@ -28,7 +28,8 @@ _TITLES = {
 }
 _FORMULAS: dict[Criterion, str] = {
     "speed": f"1 + log2(tokens a second / the fastest choice's) / {DOUBLINGS:g}",
-    "quality": "1 - (expected loss / the loss at which nothing is left) ^ 1.5 (best quality: ^ 1)",
+    "quality": "1 - (expected loss / the loss at which nothing is left) ^ 1.5 (best quality: ^ 1); 0.4 % on top of a "
+    "loss measured by one source only, 4 % where none is known",
     "memory": f"1 + log2(the smallest choice's weights / these) / {DOUBLINGS:g}",
     "room": "1 - weights / budget",
     "context": f"1 + log2(longest context / the longest of all choices) / {DOUBLINGS:g}",

@@ -28,6 +28,9 @@ TIGHT = 0.06
 """Taken from the sum when one request of the asked length only fits tightly: it may not start."""
 UNKNOWN_LOSS = 4.0
 """Percent; a loss nobody has measured counts as a poor 4-bit format's."""
+ONE_SOURCE = 0.4
+"""Percent on top of a loss that only one source has measured, often the format's own authors: about what repeated runs
+of such scores differ by."""
 WEIGHT_ONLY = 0.4
 """Of "hardware" where a format that computes in 8 or 4 bit only stores the weights so; and, at high load, of formats
 that are made to: the gain in arithmetic is not had, and dequantizing costs some."""
@@ -93,10 +96,7 @@ def _best(options: Sequence[Judged]) -> Best:
 
 def _judge(judged: Judged, best: Best, use_case: UseCase, users: int) -> Ranked:
     option, quality, cost = judged
-    loss = quality.loss_percent
-    if loss is None:
-        # A checkpoint served as it was quantized loses nothing more.
-        loss = 0.0 if quality.basis == "stored" else UNKNOWN_LOSS
+    loss = _loss(quality)
     in_flight = option.candidate.way == "in flight"
     values: dict[Criterion, float] = {
         "speed": _speed_value(option, best),
@@ -113,6 +113,13 @@ def _judge(judged: Judged, best: Best, use_case: UseCase, users: int) -> Ranked:
     }
     tight = option.starts == "tight"
     return Ranked(option, quality, cost, sum(parts.values()) - (TIGHT if tight else 0.0), parts)
+
+
+def _loss(quality: Quality) -> float:
+    """The loss that is ranked with, percent; a checkpoint served as it was quantized loses nothing more."""
+    if quality.loss_percent is None:
+        return 0.0 if quality.basis == "stored" else UNKNOWN_LOSS
+    return quality.loss_percent + (ONE_SOURCE if "one source only" in quality.note else 0.0)
 
 
 def _hardware(option: Option, users: int) -> float:

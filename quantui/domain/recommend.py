@@ -6,6 +6,7 @@ had), layouts (over which devices), options (whether it is supported there, fits
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from quantui.domain.adapter_advice import adapter_advice
@@ -90,7 +91,7 @@ def recommend(situation: Situation) -> Recommendation:
         asked.users,
         not slots,
         choices,
-        tuple(refusals),
+        _with_what_works(refusals, choices),
         advice,
         None if choices else nearest_miss(tuple(refusals)),
         (*device_notes, *_first_ready(choices), *_notes(situation, asked, on_cpu=not slots)),
@@ -109,6 +110,15 @@ def _asked(situation: Situation) -> Asked:
     if context is None:
         context = min(chosen.context, situation.shape.context_length or chosen.context)
     return Asked(chosen, context, situation.users or chosen.users)
+
+
+def _with_what_works(refusals: list[Refusal], choices: tuple[Choice, ...]) -> tuple[Refusal, ...]:
+    """What to take instead, of what works here."""
+    works = {choice.method for choice in choices}
+    return tuple(
+        replace(one, instead=tuple(name for name in one.instead if name in works)) if works else one
+        for one in refusals
+    )
 
 
 def _cost(option: Option, situation: Situation) -> Cost:

@@ -79,6 +79,7 @@ def recommend_here(
         shape=subject.shape,
         census=subject.census,
         hardware=report,
+        stored_bytes=model.weight_bytes,
         model_ref=model.ref,
         stored_method=stored.method or None if stored else None,
         base_ref=next(iter(bases), None),

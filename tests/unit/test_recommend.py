@@ -300,3 +300,11 @@ def test_weights_that_cannot_be_counted_are_taken_from_the_files_size():
     found = recommend(situation(census=None, stored_bytes=16 * 10**9))
     assert choice(found, "none").fit.weights.bytes == pytest.approx(16 * 10**9, rel=0.05)
     assert refusal(found, "awq").reasons
+
+
+def test_a_loss_that_one_source_alone_has_measured_counts_a_little_worse():
+    found = recommend(situation(use="max-speed"))
+    ours, others = choice(found, "autoround"), choice(found, "awq")
+    assert "one source only" in ours.quality.note
+    assert ours.quality.loss_percent < others.quality.loss_percent < ours.quality.loss_percent + 0.4
+    assert ours.parts["quality"] < others.parts["quality"]
