@@ -180,13 +180,15 @@ def _variant(entry: dict[str, Any], model: ModelSpec, base: str, why: str) -> Va
     config = config if isinstance(config, dict) else {}
     if not isinstance(ref, str) or not _is_id(ref) or not same_architecture(config, model.config):
         return None
-    if for_another_runtime(ref, (*tags, str(entry.get("library_name") or ""))):
-        return None
     found = classify(ref, config, tags)
     if found is None:
         return None
     stored, told_by = found
     by_config = told_by.startswith("quantization_config")
+    # A tag may be of further files; what vLLM reads is there where the config names its format.
+    kinds = () if by_config and stored.method else (*tags, str(entry.get("library_name") or ""))
+    if for_another_runtime(ref, kinds):
+        return None
     if base not in (says := quantized_from(tags)) and (says or not by_config):
         # By the Hub's relation it is a copy of another model, or else a change of this one.
         return None

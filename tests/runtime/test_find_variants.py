@@ -154,12 +154,17 @@ def test_a_copy_of_another_model_is_not_taken_for_its_namesakes(hub, search):
 
 def test_what_is_for_another_program_or_architecture_is_left_out(hub, search):
     hub.repositories["a/Base-1B-MLX-4bit"] = copy({"bits": 4, "group_size": 64})
-    hub.repositories["b/b"] = copy(tags=(COPY, "openvino"))
+    hub.repositories["b/b-int4"] = copy({"bits": 4}, tags=(COPY, "openvino"))
     hub.repositories["c/c"] = copy()
     config = json.loads(hub.repositories["c/c"].files["config.json"])
     config["architectures"] = ["Eagle3Speculator"]
     hub.repositories["c/c"].files["config.json"] = json.dumps(config).encode()
     assert refs(search()) == []
+
+
+def test_files_for_another_program_beside_vllms_do_no_harm(hub, search):
+    hub.repositories["a/a"] = copy(tags=(COPY, "onnx"))
+    assert refs(search()) == ["a/a"]
 
 
 def test_gguf_is_told_by_its_files(hub, search):
