@@ -203,5 +203,10 @@ def _machine_lines(
 
 
 def engine_line(engine: EngineVersion) -> str:
-    """Which vLLM, and why it is this one."""
-    return f"vLLM {engine.version} ({engine.origin})"
+    """Which vLLM, why it is this one, and whether it was asked what it supports."""
+    if engine.python is None:
+        return f"vLLM {engine.version} ({engine.origin})"
+    asked = (
+        "by its own word" if engine.capabilities else "not asked what it supports: --probe-engine"
+    )
+    return f"vLLM {engine.version} ({engine.origin}; {asked})"
