@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_it_is_shortened_to_its_newest_half(monkeypatch):
 
 def test_several_quantui_write_at_once_and_lose_nothing(own_home):
     code = (
-        "import sys; sys.path.insert(0, 'tests/runtime')\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from dataclasses import replace\n"
         "from test_observations import SEEN\n"
         "from quantui.runtime.observations import append_observation\n"
