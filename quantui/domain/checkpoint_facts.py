@@ -91,7 +91,7 @@ def context_length(
             original = _positive_int(rope.get("original_max_position_embeddings"))
             own = _positive_int(text.get("original_max_position_embeddings")) or original
             return own or int(derived)
-        if kind in _STATES_SCALED_LENGTH:
+        if isinstance(kind, str) and kind in _STATES_SCALED_LENGTH:
             continue
         value = rope.get("factor", factor)
         factor = float(value) if _positive_int(value) is not None else factor

@@ -110,7 +110,7 @@ def _layers_with_experts(text: ConfigView) -> tuple[int, ...]:
     types = text.items("mlp_layer_types")
     if types is not None:
         return tuple(
-            i for i in every if i < len(types) and types[i] in {"sparse", "moe", "hash_moe"}
+            i for i in every if i < len(types) and types[i] in ("sparse", "moe", "hash_moe")
         )
     blocks = text.items("layers_block_type")
     if kind == "nemotron_h":

@@ -160,7 +160,9 @@ def rope_words(text: ConfigView) -> str | None:
         if not isinstance(kind, str) or kind in {"default", "mrope"}:
             continue
         factor = part.get("factor")
-        known = isinstance(factor, int | float) and not isinstance(factor, bool)
+        known = (
+            isinstance(factor, int | float) and not isinstance(factor, bool) and 0 < factor < 1e6
+        )
         original = positive(part.get("original_max_position_embeddings"))
         words.append(
             kind
