@@ -62,6 +62,8 @@ def lora_bytes(
     """
     ranks, stages = max(1, tensor_parallel), max(1, pipeline_parallel)
     layers = 1 + max((index for group in census for index in group.layers), default=-1)
+    # A tied head is a module of its own, with buffers of its own.
+    tied = not any(group.role == "head" for group in census)
     highest = 0.0
     for stage in range(stages):
         held = layers_of_stage(layers, stage, stages)
@@ -72,7 +74,9 @@ def lora_bytes(
             else:
                 share = float(stage == (0 if group.stage == "first" else stages - 1))
             if share:
-                elements += share * _elements(group, max_rank, ranks, model_type, version)
+                twice = 2 if tied and group.split == "vocabulary" else 1
+                each = _elements(group, max_rank, ranks, model_type, version)
+                elements += share * twice * each
         highest = max(highest, elements)
     return int(highest * max_loras * dtype_bytes) + _grown_vocabulary(
         census, model_type, version, dtype_bytes
