@@ -240,12 +240,8 @@ def _made_after_merge(situation: Situation, chosen: Method) -> Candidate:
 def _already(situation: Situation, chosen: Method, stored: str) -> Refusal:
     base = f" {situation.base_ref} is the 16-bit model." if situation.base_ref else ""
     if chosen in stored_candidates(stored, situation.shape):
-        return _refuse(
-            chosen,
-            "checkpoint",
-            (f"The checkpoint is stored in {stored[:40]}: `none` serves it in its own format.",),
-            ("none",),
-        )
+        text = f"The checkpoint is stored in {stored[:40]}: `none` serves it in its own format."
+        return replace(_refuse(chosen, "checkpoint", (text,), ("none",)), stored_so=True)
     return _refuse(
         chosen,
         "checkpoint",

@@ -113,12 +113,21 @@ def _asked(situation: Situation) -> Asked:
 
 
 def _with_what_works(refusals: list[Refusal], choices: tuple[Choice, ...]) -> tuple[Refusal, ...]:
-    """What to take instead, of what works here."""
+    """What to take instead, of what works here.
+
+    A format that the checkpoint is stored in is refused for the reason that serving it as it is would be.
+    """
     works = {choice.method for choice in choices}
-    return tuple(
-        replace(one, instead=tuple(name for name in one.instead if name in works)) if works else one
-        for one in refusals
-    )
+    as_is = next((one for one in refusals if one.method == "none"), None)
+    told = []
+    for one in refusals:
+        kept = replace(one, instead=tuple(name for name in one.instead if name in works))
+        if as_is is not None and one.stored_so:
+            kept = replace(
+                kept, code=as_is.code, reasons=as_is.reasons, source=as_is.source, fit=as_is.fit
+            )
+        told.append(kept)
+    return tuple(told)
 
 
 def _cost(option: Option, situation: Situation) -> Cost:

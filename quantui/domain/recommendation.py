@@ -122,7 +122,8 @@ class Refusal:
 
     ``code``: ``hardware`` (the device cannot), ``memory`` (it does not fit), ``checkpoint`` (quantized already),
     ``model`` (this kind of model cannot), ``engine`` (this vLLM lacks it), ``adapter`` (the adapter cannot be had with
-    it), ``retired``, ``training``, ``other-runtime``, ``research``. ``fit`` is set for ``memory``.
+    it), ``retired``, ``training``, ``other-runtime``, ``research``. ``fit`` is set for ``memory``; ``stored_so``: it is
+    the format that the checkpoint has, so that ``none`` serves it.
     """
 
     method: str
@@ -135,6 +136,7 @@ class Refusal:
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     gpus: tuple[int, ...] = ()
+    stored_so: bool = False
 
 
 @dataclass(frozen=True)

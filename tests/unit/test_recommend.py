@@ -308,3 +308,16 @@ def test_a_loss_that_one_source_alone_has_measured_counts_a_little_worse():
     assert "one source only" in ours.quality.note
     assert ours.quality.loss_percent < others.quality.loss_percent < ours.quality.loss_percent + 0.4
     assert ours.parts["quality"] < others.parts["quality"]
+
+
+def test_the_checkpoints_own_format_is_refused_for_what_refuses_the_checkpoint():
+    found = recommend(situation("b200", model="llama-3.1-8b-int8-w8a8"))
+    assert not found.choices
+    assert refusal(found, "int8_w8a8").reasons == refusal(found, "none").reasons
+    assert "10.0" in refusal(found, "int8_w8a8").reasons[0]
+
+
+def test_what_is_named_instead_works_here():
+    found = recommend(situation("a100-80"))
+    works = {one.method for one in found.choices}
+    assert all(set(one.instead) <= works for one in found.refused)

@@ -51,6 +51,11 @@ def answer(name: str) -> Recommendation:
     return recommend(situation_of(BY_NAME[name]))
 
 
+def test_expectations_name_methods_of_the_catalogue():
+    named = {name for case in TABLE for name in (*case.best, *case.refused, *case.never)}
+    assert named <= set(methods())
+
+
 def test_the_table_has_at_least_sixty_situations_of_different_names_each_with_a_source():
     assert len(BY_NAME) == len(TABLE) >= 60
     assert all(expected.source and expected.because for expected in TABLE)
