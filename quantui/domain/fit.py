@@ -25,6 +25,7 @@ from quantui.domain.fit_facts import (
 from quantui.domain.fit_gates import gates
 from quantui.domain.fit_reasons import bare_reasons, unsupported_reasons
 from quantui.domain.fit_room import Pool, Room
+from quantui.domain.remembered_room import room_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +67,8 @@ def fit(
     ``stored_bytes``: size of the weight files, used when ``census`` is None. With ``suggest`` the smallest change
     that would make it fit is looked for, which costs some more calls. Pure; tens of microseconds.
     """
-    room = Room.of(shape, census, method, devices, request, calibration, stored_bytes)
-    found = _answer(room)
+    room = room_for(shape, census, method, devices, request, calibration, stored_bytes)
+    found = _answer(room, request)
     if suggest and found.verdict in ("tight", "does not fit"):
         from quantui.domain.smallest_change import smallest_change
 
@@ -80,23 +81,22 @@ def fit(
     return found
 
 
-def _answer(room: Room) -> Fit:
+def _answer(room: Room, request: FitRequest) -> Fit:
     """The verdict and all figures."""
-    request, budget = room.request, room.budget
+    budget = room.budget
     reasons = unsupported_reasons(room.shape, request, room.limit)
     if room.weights.bytes < 0 or budget is None or room.cache_is_unknown:
-        return _unknown(room, reasons)
+        return _unknown(room, request, reasons)
     asked = request.context or min(room.limit, LEAST_CONTEXT)
     pool = room.pool(request.context or room.limit, budget)
-    longest = room.longest(budget, "expected")
-    safe = room.longest(budget, "low")
+    longest, safe = room.longest(budget, request.users)
     wanted = max(
         room.plan.bytes_for(asked, request.users, pool.in_flight), request.kv_cache_bytes or 0
     )
     if request.context is None and room.rules.engine == "v0":
         pool = room.pool(max(safe, asked), budget)
     if room.device.on_cpu and request.kv_cache_bytes is None:
-        pool = room.for_cpu(pool, asked if request.context else max(safe, asked))
+        pool = room.for_cpu(pool, asked if request.context else max(safe, asked), request.users)
     gate, gate_reasons = gates(room, budget, pool)
     if reasons:
         verdict: Verdict = "unsupported"
@@ -128,7 +128,7 @@ def _answer(room: Room) -> Fit:
     )
 
 
-def _unknown(room: Room, reasons: tuple[str, ...]) -> Fit:
+def _unknown(room: Room, request: FitRequest, reasons: tuple[str, ...]) -> Fit:
     unknown = (
         "the weights could not be counted"
         if room.weights.bytes < 0
@@ -146,7 +146,7 @@ def _unknown(room: Room, reasons: tuple[str, ...]) -> Fit:
         max_context=None,
         safe_context=None,
         users=None,
-        max_model_len=room.request.context,
+        max_model_len=request.context,
         budget=room.budget,
         missing=0,
     )

@@ -45,6 +45,7 @@ CPU_WORKER_BYTES = GIB // 2
 """Each further worker (tensor parallel): an allowance."""
 _CPU_REQUESTS = 4
 """On the CPU the cache is made for so many requests of full length, not for all of the RAM."""
+_REMEMBERED = 128
 _LEAST_SPREAD = GIB // 4
 """How far a load may be from the earlier ones it is predicted by: what a driver's or allocator's mood makes."""
 
@@ -65,7 +66,7 @@ class Pool:
 
 @dataclass(slots=True)
 class Room:
-    """One request on given devices, counted as far as it does not depend on the context."""
+    """One request on given devices, counted as far as it depends on neither its context nor its users."""
 
     shape: ModelShape
     request: FitRequest
@@ -173,6 +174,8 @@ class Room:
         rows = mla_context_rows(self.shape, self.rules, context, self.sequences, self.block_tokens)
         known = self._pools.get((tokens, rows))
         if known is None:
+            if len(self._pools) >= _REMEMBERED:
+                self._pools.clear()
             known = self._pools[tokens, rows] = self._count(tokens, rows, budget)
         return known
 
@@ -231,23 +234,33 @@ class Room:
             return 0
         return max(0, self.device.free_bytes - cuda_context(self.device)[0] - budget)
 
-    def longest(self, budget: int, which: str) -> int:
-        """The longest context that ``users`` requests may have in the pool's ``which`` end."""
-        users = self.request.users
+    def longest(self, budget: int, users: int) -> tuple[int, int]:
+        """The longest context that ``users`` requests may have: as expected, and surely."""
+        pool = self.pool(self.limit, budget)
+        expected = self.plan.longest(pool.expected, users, pool.in_flight, self.limit)
+        safe = self.plan.longest(pool.low, users, pool.in_flight, self.limit)
+        if self.rules.engine == "v1" or self.request.max_num_batched_tokens is not None:
+            return expected, safe
+        return (
+            self._longest_whole(budget, users, "expected", expected),
+            self._longest_whole(budget, users, "low", safe),
+        )
+
+    def _longest_whole(self, budget: int, users: int, which: str, chunked: int) -> int:
+        """The same where a prompt is one batch: a longer one leaves less room, and the two meet somewhere.
+
+        ``chunked``: the answer where prompts above 32768 tokens are computed in chunks.
+        """
 
         def at(context: int) -> int:
             pool = self.pool(context, budget)
             return self.plan.longest(getattr(pool, which), users, pool.in_flight, self.limit)
 
-        if self.rules.engine == "v1" or self.request.max_num_batched_tokens is not None:
-            return min(self.limit, at(self.limit))
         low, high = 0, self.limit
         if self.limit > LONG_CONTEXT and self.chunks:
-            chunked = at(self.limit)
             if chunked > LONG_CONTEXT:
                 return chunked
             high = LONG_CONTEXT
-        # A longer context means a larger batch, and so less room: the two meet somewhere.
         if at(high) >= high:
             return high
         while high - low > 1:
@@ -255,9 +268,9 @@ class Room:
             low, high = (middle, high) if at(middle) >= middle else (low, middle)
         return low
 
-    def for_cpu(self, pool: Pool, context: int) -> Pool:
+    def for_cpu(self, pool: Pool, context: int, users: int) -> Pool:
         """The cache quantui asks for on the CPU: enough for the users, not all of the RAM."""
-        requests = max(self.request.users, _CPU_REQUESTS)
+        requests = max(users, _CPU_REQUESTS)
         wanted = self.plan.bytes_for(context, requests, pool.in_flight)
         return replace(
             pool,
