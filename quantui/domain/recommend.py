@@ -36,6 +36,7 @@ from quantui.domain.training import training_options
 from quantui.domain.use_cases import DEFAULT_USE_CASE, UseCase, use_case, use_cases
 
 if TYPE_CHECKING:
+    from quantui.domain.layouts import Slot
     from quantui.domain.quality import Quality
     from quantui.domain.ranking import Ranked
 
@@ -94,7 +95,12 @@ def recommend(situation: Situation) -> Recommendation:
         _with_what_works(refusals, choices),
         advice,
         None if choices else nearest_miss(tuple(refusals)),
-        (*device_notes, *_first_ready(choices), *_notes(situation, asked, on_cpu=not slots)),
+        (
+            *device_notes,
+            *_first_ready(choices),
+            *_copies(ranked, slots),
+            *_notes(situation, asked, on_cpu=not slots),
+        ),
     )
 
 
@@ -187,6 +193,21 @@ def _notes(situation: Situation, asked: Asked, *, on_cpu: bool) -> tuple[str, ..
             f"The format of {len(unknown)} published variants is not known: {unknown[0]} first."
         )
     return (*notes, *situation.shape.notes)
+
+
+def _copies(ranked: tuple[Ranked, ...], slots: tuple[Slot, ...]) -> tuple[str, ...]:
+    """What equal cards that the first choice leaves could do."""
+    if not ranked or not ranked[0].option.layout.slots:
+        return ()
+    used = ranked[0].option.layout.slots
+    same = [slot for slot in slots if slot.kind == used[0].kind and not slot.sliced]
+    copies = len(same) // len(used)
+    if copies < 2 or used[0].sliced:
+        return ()
+    return (
+        f"{ranked[0].option.candidate.facts.title} takes {len(used)} of {len(same)} equal GPUs: {copies} copies side by "
+        f"side (vLLM's --data-parallel-size {copies}) serve {copies} times the users.",
+    )
 
 
 def _first_ready(choices: tuple[Choice, ...]) -> tuple[str, ...]:

@@ -321,3 +321,10 @@ def test_what_is_named_instead_works_here():
     found = recommend(situation("a100-80"))
     works = {one.method for one in found.choices}
     assert all(set(one.instead) <= works for one in found.refused)
+
+
+def test_equal_cards_that_are_left_could_serve_copies():
+    notes = " ".join(recommend(situation("4x h100")).notes)
+    assert "takes 1 of 4 equal GPUs" in notes
+    assert "--data-parallel-size 4" in notes
+    assert "copies" not in " ".join(recommend(situation("h100")).notes)
