@@ -19,6 +19,8 @@ VOCABULARY_PADDING = 64
 _MXFP4_ROWS, _MXFP4_COLUMNS = 128, 256
 """What MXFP4 experts are rounded up to on GPUs: inner size and hidden size (fused_moe/oracle/mxfp4.py, 0.32)."""
 _MXFP4_WIDTH = 17 / 32
+_GUESSED = 0.15
+"""Allowance for a model whose weights are counted as Llama's, or whose vision tower is not counted."""
 
 
 def weight_bytes_per_rank(
@@ -28,14 +30,12 @@ def weight_bytes_per_rank(
     tensor_parallel: int = 1,
     pipeline_parallel: int = 1,
     dtype: str = "auto",
-    exact: bool = True,
 ) -> WeightBytes:
     """The bytes on the worst rank, for ``census`` served with ``method`` (None: as it is).
 
     A checkpoint that is stored quantized keeps its own format. Otherwise linear layers and experts take
     ``method.bytes_per_linear_weight`` each and the rest the served dtype: a float32 checkpoint is loaded in
-    16 bit unless told otherwise (vllm/config/model.py, _resolve_auto_dtype). ``exact`` is False when the census
-    is a guess.
+    16 bit unless told otherwise (vllm/config/model.py, _resolve_auto_dtype).
     """
     width = 4 if dtype == "float32" else 2
     ranks = max(1, tensor_parallel)
@@ -74,7 +74,7 @@ def weight_bytes_per_rank(
         total=int(total),
         by_role=dict(best.most_common()),
         replicated=int(best_whole),
-        error_fraction=_error(census, method, ranks, best, exact=exact),
+        error_fraction=_error(census, method, ranks, best),
         formula=_formula(census, method, width, ranks, stages),
         source=_source(census, method),
     )
@@ -160,11 +160,9 @@ def _error(
     method: Method | None,
     ranks: int,
     by_role: Counter[str],
-    *,
-    exact: bool,
 ) -> float:
-    if not exact:
-        return 0.15
+    if not all(group.exact for group in census):
+        return _GUESSED
     error = 0.01
     if all(group.stored_bytes is None for group in census):
         error = 0.015

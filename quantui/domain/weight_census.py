@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantui.domain.attention_layers import kv_head_count
 from quantui.domain.config_view import text_view, vision_view, whole_view
+from quantui.domain.decoder_families import family_of
 from quantui.domain.decoder_weights import decoder_weights
 from quantui.domain.experts import expert_facts
 from quantui.domain.header_weights import header_weights
@@ -142,8 +143,12 @@ def _from_config(
     groups, notes = decoder_weights(text, tied=is_tied(config))
     if groups is None:
         return None, notes
+    guessed = family_of(text.model_type) is None
     vision = vision_view(config)
     if vision is not None:
         towers, more = vision_weights(config, vision, text)
         groups, notes = groups + towers, (*notes, *more)
+        guessed = guessed or bool(more)
+    if guessed:
+        groups = tuple(replace(group, exact=False) for group in groups)
     return groups, notes

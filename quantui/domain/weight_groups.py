@@ -58,7 +58,9 @@ class WeightGroup:
     stored_bytes: int | None = None
     """Bytes in the checkpoint with scales and zero points, from headers; None without headers."""
     stored_width: float | None = None
-    """Bytes an element as stored, scales included, by the config's word; None: the model's dtype."""
+    """Bytes an element as stored, scales included; None: not stored quantized."""
+    exact: bool = True
+    """False: a guess, for a model whose form is not known."""
 
 
 @dataclass(frozen=True)

@@ -193,3 +193,10 @@ def test_lora_slots_are_only_half_divided_by_tensor_parallel():
     assert census is not None
     one, two = lora_bytes(census), lora_bytes(census, tensor_parallel=2)
     assert one / 2 < two < one
+
+
+def test_a_model_of_unknown_form_has_a_wide_band():
+    census = weight_census({**config_of(LLAMA), "model_type": "hitherto_unknown"})
+    assert census is not None
+    assert weight_bytes_per_rank(census, method("none")).error_fraction == 0.15
+    assert loaded(LLAMA).error_fraction < 0.02
