@@ -204,9 +204,9 @@ def _copies(ranked: tuple[Ranked, ...], slots: tuple[Slot, ...]) -> tuple[str, .
     copies = len(same) // len(used)
     if copies < 2 or used[0].sliced:
         return ()
+    title = ranked[0].option.candidate.facts.title
     return (
-        f"{ranked[0].option.candidate.facts.title} takes {len(used)} of {len(same)} equal GPUs: {copies} copies side by "
-        f"side (vLLM's --data-parallel-size {copies}) serve {copies} times the users.",
+        f"{title} takes {len(used)} of {len(same)} equal GPUs: {copies} copies side by side (vLLM's --data-parallel-size {copies}) serve {copies} times the users.",
     )
 
 
