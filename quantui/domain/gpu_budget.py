@@ -97,22 +97,30 @@ def other_memory(rules: VllmBehaviour, device: Device, *, tensor_parallel: int) 
     if rules.version < (0, 6, 5):
         expected += 256 * MIB
         return expected, expected - 200 * MIB, expected + 1024 * MIB
+    high = 200 * MIB
+    if (device.compute_capability or (0, 0)) >= (10, 0):
+        # FlashInfer is the default for attention there (VLLM_FLASHINFER_WORKSPACE_BUFFER_SIZE, 394 MiB).
+        high += 394 * MIB
+    if device.unified_memory:
+        # What the host takes meanwhile is taken from the same memory.
+        high += GIB
     if tensor_parallel > 1:
         expected += int((TENSOR_PARALLEL_BASE_GIB + TENSOR_PARALLEL_PER_GIB * total) * GIB)
-        return expected, expected // 2, expected + 512 * MIB
-    return expected, expected // 3, expected + 200 * MIB
+        return expected, expected // 2, expected + high + 312 * MIB
+    return expected, expected // 3, expected + high
 
 
 def graph_memory(shape: ModelShape, rules: VllmBehaviour, *, sequences: int, lora: bool) -> Band:
-    """CUDA graphs: a graph for each batch size and layer, 0.3 MiB each in what was measured (0.2 to 1.9).
+    """CUDA graphs: one for each batch size and layer, 0.3 MiB each in what was measured.
 
-    Batch sizes: 1, 2, 4, then every 8th up to 256, every 16th above (vllm/config/vllm.py,
-    _set_cudagraph_sizes). With adapters each is captured twice.
+    Measured: 0.2 to 0.4 MiB, up to 0.8 where bitsandbytes unpacks weights in V0. Batch sizes: 1, 2, 4, then every
+    8th up to 256, every 16th above (vllm/config/vllm.py, _set_cudagraph_sizes). With adapters each is captured twice.
     """
-    most = min(2 * sequences, 512) if rules.engine == "v1" else min(sequences, 256)
+    v1 = rules.engine == "v1"
+    most = min(2 * sequences, 512) if v1 else min(sequences, 256)
     sizes = 3 + min(most, 255) // 8 + max(0, (most - 256) // 16 + 1 if most >= 256 else 0)
-    pieces = sizes * (shape.layers or 32) * (2 if lora and rules.engine == "v1" else 1) * MIB
-    return int(0.3 * pieces), int(0.1 * pieces), int(1.2 * pieces)
+    pieces = sizes * (shape.layers or 32) * (2 if lora and v1 else 1) * MIB
+    return int(0.3 * pieces), int(0.1 * pieces), int((0.6 if v1 else 1.0) * pieces)
 
 
 def lowered_utilization(device: Device, wanted: float) -> float:

@@ -165,7 +165,7 @@ def _more_gpus(shape: ModelShape, devices: Sequence[Device], request: FitRequest
 def _smaller_formats(
     found: Fit, shape: ModelShape, method: Method, devices: Sequence[Device], *, on_cpu: bool
 ) -> Iterator[Method]:
-    """Formats made while loading, the one that saves least first: more bits lose less."""
+    """Formats made while loading, the one with most bits first: it loses least; of equals, those computed natively."""
     if shape.quantization is not None:
         return
     able = [
@@ -178,7 +178,17 @@ def _smaller_formats(
         and (not other.only or ("moe" in other.only and shape.is_moe))
         and (other.cpu if on_cpu else _runs(other, devices))
     ]
-    yield from sorted(able, key=lambda other: -other.bytes_per_linear_weight)
+    have = min(
+        (each.compute_capability for each in devices if each.compute_capability), default=(0, 0)
+    )
+    yield from sorted(
+        able,
+        key=lambda other: (
+            -other.weight_bits,
+            other.weight_only_below is not None and have < other.weight_only_below,
+            -other.bytes_per_linear_weight,
+        ),
+    )
 
 
 def _runs(other: Method, devices: Sequence[Device]) -> bool:
