@@ -206,7 +206,8 @@ def _copies(ranked: tuple[Ranked, ...], slots: tuple[Slot, ...]) -> tuple[str, .
         return ()
     title = ranked[0].option.candidate.facts.title
     return (
-        f"{title} takes {len(used)} of {len(same)} equal GPUs: {copies} copies side by side (vLLM's --data-parallel-size {copies}) serve {copies} times the users.",
+        f"{title} takes {len(used)} of {len(same)} equal GPUs: {copies} copies side by side "
+        f"(vLLM's --data-parallel-size {copies}) serve {copies} times the users.",
     )
 
 
