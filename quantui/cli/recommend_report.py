@@ -211,19 +211,20 @@ def _refused(out: Console, refused: Sequence[Refusal], *, explain: bool) -> None
 
 
 def _together(refused: Sequence[Refusal]) -> Iterable[tuple[str, str]]:
-    """Method and reason; methods that are refused for the same reason share a line."""
-    shared: dict[str, list[str]] = {}
+    """Method and reason; methods that are refused for the same reason, but for their names, share a line."""
+    shared: dict[str, list[Refusal]] = {}
     for refusal in refused:
-        shared.setdefault(_why(refusal), []).append(refusal.method)
-    for why, methods in shared.items():
-        if len(methods) == 1:
-            yield methods[0], why
+        shared.setdefault(_why(refusal).replace(refusal.title, "the method"), []).append(refusal)
+    for why, alike in shared.items():
+        if len(alike) == 1:
+            yield alike[0].method, sentence(_why(alike[0]))
         else:
-            yield f"{len(methods)} methods", f"{why} ({', '.join(methods)})"
+            names = ", ".join(refusal.method for refusal in alike)
+            yield f"{len(alike)} methods", f"{sentence(why)} ({names})"
 
 
 def _why(refusal: Refusal) -> str:
-    text = sentence(refusal.reasons[0]) if refusal.reasons else ""
+    text = refusal.reasons[0] if refusal.reasons else ""
     return f"{text} Instead: {', '.join(refusal.instead)}." if refusal.instead else text
 
 
