@@ -184,7 +184,7 @@ def _fit(
         weights=Figure(
             max(0, weights.bytes),
             max(0, int(weights.bytes - weights.low_by)),
-            int(weights.bytes + weights.high_by),
+            max(0, int(weights.bytes + weights.high_by)),
             weights.formula,
             weights.source,
         ),
