@@ -123,7 +123,8 @@ def _bytes_per_element(
     group: WeightGroup, method: Method | None, width: int, *, only_experts: bool
 ) -> float:
     if not group.quantized:
-        return width
+        # A state's decay stays in 32 bit (layers/mamba/mamba_mixer.py, mamba_mixer2.py).
+        return 4 if group.name.endswith("A_log") else width
     if group.stored_width is not None:
         if group.role == "expert" and abs(group.stored_width - _MXFP4_WIDTH) < 1e-3:
             return group.stored_width * _rounding(group)

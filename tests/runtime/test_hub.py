@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 from fixtures import hub_server
-from fixtures.checkpoint_folders import adapter_files, model_files, safetensors_bytes
+from fixtures.checkpoint_folders import (
+    adapter_files,
+    model_files,
+    model_tensors,
+    safetensors_bytes,
+)
 
 import quantui
 
@@ -387,3 +392,24 @@ def wait_for(condition, seconds=30):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_gated_repository_that_may_be_read_is_told_as_gated(hub, resolve):
+    for name, gated in (("a/open", False), ("a/asks", "auto"), ("a/waits", "manual")):
+        hub.repositories[name] = hub_server.Repository(model_files(), listed={"gated": gated})
+        assert resolve(name)["gated"] == gated
+
+
+def test_a_repository_with_a_config_alone_can_be_sketched(hub, resolve):
+    files = {"config.json": model_files()["config.json"]}
+    hub.repositories["a/sketch"] = hub_server.Repository(files)
+    assert resolve("a/sketch")["code"] == "checkpoint.no-weights"
+    spec = resolve("a/sketch", sketch=True)
+    assert (spec["complete"], spec["tensors"], spec["weight_bytes"]) == (False, None, None)
+
+
+def test_a_sketch_of_a_repository_reads_headers_and_no_weights(hub, resolve):
+    hub.repositories["a/whole"] = hub_server.Repository(model_files(shards=2))
+    spec = resolve("a/whole", sketch=True)
+    assert spec["tensors"] == len(model_tensors())
+    assert spec["complete"] is False
