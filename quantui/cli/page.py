@@ -92,11 +92,18 @@ def notes(out: Console, texts: Iterable[str]) -> None:
         paragraph(out, "note", text if text.endswith((".", "!", "?")) else f"{text}.")
 
 
-def command(out: Console, line: str) -> None:
-    """A command, whole on one line however long: it is there to be copied."""
+def command(out: Console, *parts: str) -> None:
+    """A command that can be copied: long ones go on after a backslash, never within one of ``parts``."""
     from rich.text import Text
 
-    out.print(Text(f"  {sanitize(line)}"), soft_wrap=True)
+    lines = [""]
+    for part in map(sanitize, parts):
+        longer = f"{lines[-1]} {part}".strip()
+        if lines[-1] and len(longer) > out.width - 8:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    out.print(Text("  " + " \\\n      ".join(lines)), soft_wrap=True)
 
 
 def rows(out: Console, found: Iterable[Row]) -> None:

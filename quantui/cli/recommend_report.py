@@ -233,23 +233,28 @@ def _next(out: Console, answer: Recommended, choices: Sequence[Choice], program:
     heading(out, "Next")
     ready = next((choice for choice in choices if choice.ready), None)
     if ready is not None:
-        command(out, f"{program} init {_names(answer, ready)}")
-    best = choices[0]
-    load = f" --context {answer.recommendation.context} --users {answer.recommendation.users}"
-    split = f" --tp {best.tensor_parallel}" if best.tensor_parallel > 1 else ""
-    split += f" --pp {best.pipeline_parallel}" if best.pipeline_parallel > 1 else ""
-    file = answer.subject.described_by
-    where = f" --hardware {shlex.quote(file)}" if file and file != "-" else ""
-    where += " --gpus none" if best.on_cpu and answer.subject.hardware.gpus else ""
-    command(out, f"{program} fit {_names(answer, best)}{load}{split}{where} --explain")
+        command(out, f"{program} init", *_names(answer, ready))
+    best, found, file = choices[0], answer.recommendation, answer.subject.described_by
+    parts = [f"--context {found.context}", f"--users {found.users}"]
+    if best.tensor_parallel > 1:
+        parts.append(f"--tp {best.tensor_parallel}")
+    if best.pipeline_parallel > 1:
+        parts.append(f"--pp {best.pipeline_parallel}")
+    if file and file != "-":
+        parts.append(f"--hardware {shlex.quote(file)}")
+    if best.on_cpu and answer.subject.hardware.gpus:
+        parts.append("--gpus none")
+    command(out, f"{program} fit", *_names(answer, best), *parts, "--explain")
 
 
-def _names(answer: Recommended, choice: Choice) -> str:
+def _names(answer: Recommended, choice: Choice) -> Iterable[str]:
     """The model, adapter and method as arguments; somebody's quantized checkpoint is served as it is."""
     variant, adapter = choice.variant, answer.subject.adapter
     ref = answer.subject.model.ref if variant is None else variant.path or variant.ref
-    beside = f" --adapter {shlex.quote(adapter.ref)}" if adapter else ""
-    return f"{shlex.quote(ref)}{beside} --method {'none' if variant else choice.method}"
+    yield shlex.quote(ref)
+    if adapter is not None:
+        yield f"--adapter {shlex.quote(adapter.ref)}"
+    yield f"--method {'none' if variant else choice.method}"
 
 
 def _explained(out: Console, answer: Recommended) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -194,16 +195,22 @@ def test_what_doctor_writes_is_read_from_a_pipe(home, qwen):
 def test_the_text_fits_80_columns_without_colour(home, tmp_path, use, explain):
     large = model(tmp_path, LLAMA_70B, name="a-rather-long-name-of-a-model-folder-" * 3)
     where = machine(tmp_path, *[A100] * 8)
+    paths = {str(large), f"--hardware {where}"}
     ended = home.run(
         "recommend", large, "--hardware", where, "--use-case", use, *explain, COLUMNS="200"
     )
     assert ended.err == ""
-    commands = [
-        line for line in ended.out.splitlines() if "quantui " in line and str(large) in line
-    ]
-    others = [line for line in ended.out.splitlines() if line not in commands]
+    # A path is copied whole, however long.
+    others = [line for line in ended.out.splitlines() if line.strip(" \\") not in paths]
     assert max(map(len, others)) <= 80
     assert "\x1b" not in ended.out
+
+
+def test_the_next_commands_can_be_copied(home, qwen, l4):
+    told = home.run("recommend", qwen, "--hardware", l4).out.partition("\nNext\n")[2]
+    commands = [shlex.split(line) for line in told.replace("\\\n", "").splitlines()]
+    assert [words[3] for words in commands] == ["init", "fit"]
+    assert home.run(*commands[1][3:], "--json").exit_code == ExitCode.OK
 
 
 def test_the_text_names_the_machine_the_engine_and_the_use(home, qwen, l4):
