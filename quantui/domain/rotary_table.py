@@ -43,6 +43,8 @@ def rotary_elements(text: ConfigView) -> int:
     """Elements of all tables together; 0 where there is no rope or its sizes are not known."""
     positions = text.whole("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
     width = text.whole("qk_rope_head_dim") if is_mla(text) else head_dimension(text)
+    if text.text("position_embedding_type") == "nope":
+        return 0
     if positions is None or width is None or text.model_type in _WITHOUT or text.flag("alibi"):
         return 0
     stated = text.values.get("rope_parameters") or text.values.get("rope_scaling")

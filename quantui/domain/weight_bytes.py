@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 VOCABULARY_PADDING = 64
 """Rows of embedding and head are a multiple of it (vocab_parallel_embedding.py, DEFAULT_VOCAB_PADDING_SIZE)."""
 _MXFP4_ROWS, _MXFP4_COLUMNS = 128, 256
-"""What MXFP4 experts are rounded up to on GPUs: inner size and hidden size (fused_moe/oracle/mxfp4.py, 0.32)."""
+"""What MXFP4 experts are rounded up to by Marlin and TensorRT-LLM's kernels: inner size and hidden size.
+
+Other kernels round up less (fused_moe/oracle/mxfp4.py, mxfp4_round_up_hidden_size_and_intermediate_size, 0.32).
+"""
 _MXFP4_WIDTH = 17 / 32
 _GUESSED = 0.15
 """Allowance for a model whose weights are counted as Llama's, or whose vision tower is not counted."""
@@ -57,7 +60,7 @@ def weight_bytes_per_rank(
             part = _part_on_stage(group, held, stage, stages, tied=tied)
             if not part:
                 continue
-            each = _bytes_per_element(group, method, width, only_experts=only_experts)
+            each = _bytes_per_element(group, method, width, ranks, only_experts=only_experts)
             share = (
                 _rank_elements(group, ranks) * each * part
                 + _latent_copies(group, method, ranks) * part
@@ -120,27 +123,34 @@ def _is_stored(group: WeightGroup) -> bool:
 
 
 def _bytes_per_element(
-    group: WeightGroup, method: Method | None, width: int, *, only_experts: bool
+    group: WeightGroup, method: Method | None, width: int, ranks: int, *, only_experts: bool
 ) -> float:
     if not group.quantized:
         # A state's decay stays in 32 bit (layers/mamba/mamba_mixer.py, mamba_mixer2.py).
         return 4 if group.name.endswith("A_log") else width
     if group.stored_width is not None:
-        if group.role == "expert" and abs(group.stored_width - _MXFP4_WIDTH) < 1e-3:
-            return group.stored_width * _rounding(group)
+        if _is_mxfp4(group):
+            return group.stored_width * _rounding(group, ranks)
         return group.stored_width
     if method is None or method.name == "none" or (only_experts and group.role != "expert"):
         return width
     return method.bytes_per_linear_weight
 
 
-def _rounding(group: WeightGroup) -> float:
-    """How much larger MXFP4 experts become when both sizes are rounded up; 1 where they are round."""
+def _is_mxfp4(group: WeightGroup) -> bool:
+    return group.role == "expert" and abs((group.stored_width or 0) - _MXFP4_WIDTH) < 1e-3
+
+
+def _rounding(group: WeightGroup, ranks: int) -> float:
+    """How much larger MXFP4 experts become when hidden size and inner size a rank are rounded up; 1 if round."""
     hidden, inner = group.columns, group.rows
     if "down" in group.name:
         hidden, inner = inner, hidden
+    if "gate_up" in group.name:
+        inner //= 2
+    part = max(1, inner // ranks)
     up = -(-hidden // _MXFP4_COLUMNS) * _MXFP4_COLUMNS
-    return up * (-(-inner // _MXFP4_ROWS) * _MXFP4_ROWS) / max(1, hidden * inner)
+    return up * (-(-part // _MXFP4_ROWS) * _MXFP4_ROWS) / max(1, hidden * part)
 
 
 def _latent_copies(group: WeightGroup, method: Method | None, ranks: int) -> float:
@@ -170,6 +180,8 @@ def _error(
     made = any(group.quantized and group.stored_width is None for group in census)
     if method is not None and made and method.bytes_per_linear_weight < 2:
         error += 0.02
+    if any(_is_mxfp4(group) and _rounding(group, ranks) > 1 for group in census):
+        error += 0.05
     if any(group.role == "vision" for group in census) and ranks > 1:
         error += by_role["vision"] * (1 - 1 / ranks) / max(1, sum(by_role.values()))
     return round(error, 4)
