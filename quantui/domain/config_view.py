@@ -119,6 +119,11 @@ class ConfigView:
         return None
 
 
+def model_types(names: str) -> frozenset[str]:
+    """A set of ``model_type`` names, written with spaces between them."""
+    return frozenset(names.split())
+
+
 def positive(value: object) -> int | None:
     """``value`` as a whole number above 0 and below 2^40; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -7,6 +7,10 @@ it by a test that counts the parameters of each on torch's meta device.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantui.domain.config_view import ConfigView
 
 Trait = bool | str
 """Whether there is one, or the config field that says so."""
@@ -240,3 +244,8 @@ FAMILIES: dict[str, Family] = {
 def family_of(model_type: str) -> Family | None:
     """The traits of a type; None for one that is not known, whose layers are then taken for Llama's."""
     return FAMILIES.get(model_type)
+
+
+def trait(text: ConfigView, value: Trait) -> bool:
+    """A trait that is fixed, or that a field of the config says."""
+    return text.flag(value) if isinstance(value, str) else value

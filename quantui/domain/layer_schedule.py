@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.config_view import MOST_LAYERS, positive
+from quantui.domain.config_view import MOST_LAYERS, model_types, positive
 
 if TYPE_CHECKING:
     from quantui.domain.config_view import ConfigView
@@ -20,48 +20,15 @@ Mixers = tuple[str, ...]
 """Of one layer, in words: ``full``, ``sliding``, ``chunked``, ``mla``, ``cross``, ``encoder``, ``mamba1``, ``mamba2``,
 ``gdn``, ``kda``, ``lightning``, ``conv``; empty where a layer is an MLP only."""
 
-MLA_TYPES = frozenset(
-    [
-        "axk1",
-        "deepseek_v2",
-        "deepseek_v3",
-        "deepseek_v32",
-        "deepseek_v4",
-        "deepseek_v41",
-        "dots3_note",
-        "glm5_next",
-        "glm5_next_text",
-        "glm_moe_dsa",
-        "glm4_moe_lite",
-        "kimi_k2",
-        "kimi_linear",
-        "longcat_flash",
-        "pangu_ultra_moe",
-        "bailing_hybrid",
-        "hy_v4",
-    ]
+MLA_TYPES = model_types(
+    "axk1 deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 deepseek_v41 dots3_note glm5_next"
+    " glm5_next_text glm_moe_dsa glm4_moe_lite kimi_k2 kimi_linear longcat_flash pangu_ultra_moe"
+    " bailing_hybrid hy_v4"
 )
 """Served with a latent cache (vllm/transformers_utils/model_arch_config_convertor.py, is_deepseek_mla, 0.32)."""
-ENCODER_TYPES = frozenset(
-    [
-        "bert",
-        "roberta",
-        "xlm-roberta",
-        "modernbert",
-        "nomic_bert",
-        "new",
-        "gte",
-        "distilbert",
-        "electra",
-        "albert",
-        "deberta",
-        "deberta-v2",
-        "mpnet",
-        "camembert",
-        "eurobert",
-        "clip",
-        "siglip",
-    ]
+ENCODER_TYPES = model_types(
+    "bert roberta xlm-roberta modernbert nomic_bert new gte distilbert electra albert deberta deberta-v2"
+    " mpnet camembert eurobert clip siglip"
 )
 _WINDOW_EVERY = {
     "gemma2": 2,
@@ -81,22 +48,9 @@ _WINDOW_EVERY = {
     "gpt_oss": 2,
 }
 """Every how many layers one has full attention, where the class decides."""
-_NOT_WINDOWED = frozenset(
-    [
-        "qwen2",
-        "qwen2_moe",
-        "qwen2_vl",
-        "qwen2_vl_text",
-        "qwen2_5_vl",
-        "qwen2_5_vl_text",
-        "qwen2_audio",
-        "qwen2_5_omni_text",
-        "qwen3",
-        "qwen3_moe",
-        "qwen3_vl_text",
-        "qwen3_vl_moe_text",
-        "qwen3_omni_moe_text",
-    ]
+_NOT_WINDOWED = model_types(
+    "qwen2 qwen2_moe qwen2_vl qwen2_vl_text qwen2_5_vl qwen2_5_vl_text qwen2_audio qwen2_5_omni_text"
+    " qwen3 qwen3_moe qwen3_vl_text qwen3_vl_moe_text qwen3_omni_moe_text"
 )
 _LINEAR_KIND = {
     "kimi_linear": "kda",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quantui.domain.config_view import model_types
 from quantui.domain.layer_partition import layers_of_stage
 
 if TYPE_CHECKING:
@@ -13,30 +14,9 @@ if TYPE_CHECKING:
 
 EXTRA_VOCABULARY = 256
 """Rows that an adapter could add to the vocabulary, before vLLM 0.12 (``lora_extra_vocab_size``)."""
-_WITH_EMBEDDINGS = frozenset(
-    [
-        "llama",
-        "mixtral",
-        "granite",
-        "granitemoe",
-        "granitemoeshared",
-        "granitemoehybrid",
-        "qwen3",
-        "qwen3_moe",
-        "falcon_h1",
-        "llama4_text",
-        "bamba",
-        "jamba",
-        "nemotron_h",
-        "zamba2",
-        "lfm2",
-        "gpt_bigcode",
-        "minicpm",
-        "solar",
-        "phimoe",
-        "exaone",
-        "exaone4",
-    ]
+_WITH_EMBEDDINGS = model_types(
+    "llama mixtral granite granitemoe granitemoeshared granitemoehybrid qwen3 qwen3_moe falcon_h1"
+    " llama4_text bamba jamba nemotron_h zamba2 lfm2 gpt_bigcode minicpm solar phimoe exaone exaone4"
 )
 """Models whose embedding and head take adapters (``embedding_modules`` of vllm/model_executor/models/*.py)."""
 _LATE = (0, 12)

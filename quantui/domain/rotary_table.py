@@ -10,29 +10,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.attention_layers import head_dimension
-from quantui.domain.config_view import positive
+from quantui.domain.config_view import model_types, positive
 from quantui.domain.layer_schedule import is_mla
 
 if TYPE_CHECKING:
     from quantui.domain.config_view import ConfigView
 
-_WITHOUT = frozenset(
-    [
-        "gpt2",
-        "gpt_bigcode",
-        "gpt_neo",
-        "opt",
-        "bloom",
-        "mpt",
-        "whisper",
-        "mamba",
-        "mamba2",
-        "falcon_mamba",
-        "jamba",
-        "nemotron_h",
-        "bert",
-        "roberta",
-    ]
+_WITHOUT = model_types(
+    "gpt2 gpt_bigcode gpt_neo opt bloom mpt whisper mamba mamba2 falcon_mamba jamba nemotron_h bert"
+    " roberta"
 )
 _SCALED = frozenset({"linear", "dynamic", "ntk"})
 _FROM_ORIGINAL = frozenset({"yarn", "deepseek_yarn", "deepseek_llama_scaling"})
