@@ -9,7 +9,9 @@ from quantui.domain.fit import fit
 from quantui.domain.fit_facts import Change
 from quantui.domain.formatting import format_bytes
 from quantui.domain.gpu_budget import lowered_utilization
-from quantui.domain.methods import methods
+from quantui.domain.hardware import Gpu
+from quantui.domain.method_support import support
+from quantui.domain.methods import method as method_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +27,9 @@ _FEW_SEQS = 16
 _ROUND_CONTEXT = 1024
 _FP8_CACHE_FROM = (8, 9)
 """FP8 keys and values are computed with natively from here on; they halve the cache for little quality."""
+_SMALLER = ("fp8_per_channel", "fp8_per_tensor", "bitsandbytes", "awq", "gptq")
+"""Formats worth naming as a way out: those made while loading by how little they lose, then the checkpoints that most
+people can find or make."""
 
 
 def smallest_change(
@@ -88,7 +93,7 @@ def _candidates(
                 method,
                 Change("--tp", str(size), text),
             )
-    for other in _smaller_formats(found, shape, method, devices, on_cpu=on_cpu):
+    for other in _smaller_formats(shape, method, devices, request):
         saved = format_bytes(found.weights.bytes * (1 - other.weight_bits / 16))
         text = f"{other.title} makes the weights smaller by about {saved}"
         yield request, other, Change("--method", other.name, text)
@@ -163,42 +168,28 @@ def _more_gpus(shape: ModelShape, devices: Sequence[Device], request: FitRequest
 
 
 def _smaller_formats(
-    found: Fit, shape: ModelShape, method: Method, devices: Sequence[Device], *, on_cpu: bool
+    shape: ModelShape, method: Method, devices: Sequence[Device], request: FitRequest
 ) -> Iterator[Method]:
-    """Formats made while loading, the one with most bits first: it loses least; of equals, those computed natively."""
+    """Formats that run here and take less than ``method``: see :data:`_SMALLER`."""
     if shape.quantization is not None:
         return
-    able = [
-        other
-        for other in methods().values()
-        if other.in_flight
-        and other.served
-        and other.argument
-        and other.bytes_per_linear_weight < method.bytes_per_linear_weight
-        and (not other.only or ("moe" in other.only and shape.is_moe))
-        and (other.cpu if on_cpu else _runs(other, devices))
-    ]
-    have = min(
-        (each.compute_capability for each in devices if each.compute_capability), default=(0, 0)
+    gpus = tuple(
+        Gpu(index, name=each.name, compute_capability=each.compute_capability)
+        for index, each in enumerate(devices[: request.world])
+        if not each.on_cpu
     )
-    yield from sorted(
-        able,
-        key=lambda other: (
-            -other.weight_bits,
-            other.weight_only_below is not None and have < other.weight_only_below,
-            -other.bytes_per_linear_weight,
-        ),
-    )
-
-
-def _runs(other: Method, devices: Sequence[Device]) -> bool:
-    for device in devices:
-        have = device.compute_capability
-        if have is None:
-            continue
-        if have < other.min_compute_capability[:2]:
-            return False
-        most = other.max_compute_capability
-        if most is not None and have > most[:2]:
-            return False
-    return True
+    for name in _SMALLER:
+        other = method_named(name)
+        if other.weight_bits < method.weight_bits and (
+            support(
+                other,
+                gpus=gpus,
+                on_cpu=not gpus,
+                shape=shape,
+                dtype=request.dtype,
+                tensor_parallel=request.tensor_parallel,
+                pipeline_parallel=request.pipeline_parallel,
+                vllm_version=request.vllm_version,
+            ).supported
+        ):
+            yield other
