@@ -19,7 +19,7 @@ from quantui.domain.gpu_budget import (
     other_memory,
     requested_bytes,
 )
-from quantui.domain.kv_cache import default_block_tokens, kv_plan, state_blocks
+from quantui.domain.kv_cache import default_block_tokens, kv_plan, served_kv_dtype, state_blocks
 from quantui.domain.loaded_weights import loaded_weights
 from quantui.domain.vllm_versions import behaviour
 
@@ -127,7 +127,9 @@ class Room:
             layers=shape.layers or 0,
             tensor_parallel=request.tensor_parallel,
             pipeline_parallel=request.pipeline_parallel,
-            kv_dtype=request.kv_dtype,
+            kv_dtype=served_kv_dtype(
+                request.kv_dtype, shape.kv_cache_dtype, shape.attention, rules
+            ),
             dtype=request.dtype,
             block_tokens=block,
             state_blocks=state_blocks(shape.model_type, rules),

@@ -33,7 +33,15 @@ CPU_BLOCK_TOKENS = 128
 """Block of the CPU backend (vllm/platforms/cpu.py, check_and_update_config, 0.32)."""
 
 _MAMBA2 = frozenset(
-    {"bamba", "falcon_h1", "granitemoehybrid", "mamba2", "nemotron_h", "nemotron_h_puzzle", "zamba2"}
+    {
+        "bamba",
+        "falcon_h1",
+        "granitemoehybrid",
+        "mamba2",
+        "nemotron_h",
+        "nemotron_h_puzzle",
+        "zamba2",
+    }
 )
 """Models with vLLM's MambaMixer2."""
 
@@ -113,6 +121,18 @@ def default_block_tokens(
         return GPU_BLOCK_TOKENS if mla else CPU_BLOCK_TOKENS
     # vllm/v1/attention/backends/mla/flashmla.py: 64 tokens.
     return 64 if mla and rules.engine == "v1" else GPU_BLOCK_TOKENS
+
+
+def served_kv_dtype(
+    asked: str, stored: str | None, attention: tuple[AttentionLayers, ...], rules: VllmBehaviour
+) -> str:
+    """The cache's dtype: what was ``asked`` for, else what the checkpoint asks for (``stored``), else ``auto``."""
+    if asked == "auto" and stored and rules.kv_dtype_of_checkpoint:
+        asked = stored
+    if asked.startswith("fp8") and any(each.indexer for each in attention):
+        # vllm/model_executor/layers/attention/mla_attention.py, _canonicalize_sparse_mla_kv_cache_dtype.
+        return "fp8_ds_mla"
+    return asked
 
 
 def state_blocks(model_type: str | None, rules: VllmBehaviour) -> int:

@@ -18,6 +18,7 @@ from quantui.domain.checkpoint_format import classify_quantization
 from quantui.domain.config_view import ConfigView, positive, text_view, vision_view, whole_view
 from quantui.domain.experts import expert_facts
 from quantui.domain.layer_schedule import ENCODER_TYPES, layer_count
+from quantui.domain.stored_kv_cache import stored_kv_dtype
 from quantui.domain.stored_quantization import stored_quantization
 from quantui.domain.weight_census import active_parameters, census_with_notes, is_tied
 from quantui.domain.weight_groups import WeightBytes, WeightGroup
@@ -88,6 +89,8 @@ class ModelShape:
     """That one token passes through (its experts, not all), the embedding table left out."""
     notes: tuple[str, ...] = ()
     """What was not understood, worded for the user."""
+    kv_cache_dtype: str | None = None
+    """That a quantized checkpoint asks for its KV cache; None: the model's own."""
     stored_method: str | None = None
     """The catalogue's name of the format that ``quantization`` stands for; None: not quantized, or not known."""
 
@@ -144,6 +147,7 @@ def model_shape(
         parameters=parameters,
         active_parameters=active_parameters(census, text) if census else None,
         notes=tuple(dict.fromkeys((*notes, *census_notes))),
+        kv_cache_dtype=stored_kv_dtype(config),
         stored_method=(classified.method or None) if classified else None,
     )
 

@@ -50,6 +50,8 @@ class VllmBehaviour:
     """Blocks of a request's state: 2 where prefixes of hybrid models are cached by default."""
     mamba2_blocks: int
     """One more for a Mamba 2 state: the checkpoint of the prompt."""
+    kv_dtype_of_checkpoint: bool
+    """Whether a quantized checkpoint's word on its KV cache is followed."""
     null_block: bool
     """Whether one block is kept out of the check for one request."""
     mla_workspace_rows: int
