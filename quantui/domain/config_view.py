@@ -119,6 +119,11 @@ class ConfigView:
         return None
 
 
+def whole_numbers(items: list[Any]) -> frozenset[int]:
+    """Those of the items that are whole numbers."""
+    return frozenset(item for item in items if isinstance(item, int))
+
+
 def model_types(names: str) -> frozenset[str]:
     """A set of ``model_type`` names, written with spaces between them."""
     return frozenset(names.split())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantui.domain.config_view import positive
+from quantui.domain.config_view import positive, whole_numbers
 from quantui.domain.layer_schedule import layer_count
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ def _layers_with_experts(text: ConfigView) -> tuple[int, ...]:
     if kind in {"llama4", "llama4_text"}:
         stated = text.items("moe_layers")
         step = text.whole("interleave_moe_layer_step") or 1
-        chosen = stated if stated is not None else list(range(step - 1, count, step))
+        chosen = whole_numbers(stated if stated is not None else list(range(step - 1, count, step)))
         return tuple(i for i in every if i in chosen)
     if kind == "jamba":
         period, offset = text.whole("expert_layer_period") or 2, text.count("expert_layer_offset")
         return tuple(i for i in every if i % period == offset)
     if kind in {"qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_vl_moe_text", "qwen3_omni_moe_text"}:
         step = text.whole("decoder_sparse_step") or 1
-        dense = text.items("mlp_only_layers") or []
+        dense = whole_numbers(text.items("mlp_only_layers") or [])
         return tuple(i for i in every if i not in dense and (i + 1) % step == 0)
     if kind in {"ernie4_5_moe", "ernie4_5_vl_moe_text"}:
         start = _first_or_zero(text, "moe_layer_start_index")

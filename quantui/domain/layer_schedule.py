@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.config_view import MOST_LAYERS, model_types, positive
+from quantui.domain.config_view import MOST_LAYERS, model_types, positive, whole_numbers
 
 if TYPE_CHECKING:
     from quantui.domain.config_view import ConfigView
@@ -218,7 +218,8 @@ def _stated_types(text: ConfigView, count: int) -> list[str] | None:
     if isinstance(linear := text.values.get("linear_attn_config"), Mapping):
         return _kimi_types(linear, count)
     if (cross := text.items("cross_attention_layers")) is not None:
-        return ["cross" if index in cross else "full" for index in range(count)]
+        chosen = whole_numbers(cross)
+        return ["cross" if index in chosen else "full" for index in range(count)]
     return None
 
 
@@ -233,7 +234,7 @@ def _class_types(text: ConfigView, count: int) -> list[str] | None:
         period, offset = text.whole("attn_layer_period") or 8, text.count("attn_layer_offset")
         return ["attention" if i % period == offset else "mamba" for i in range(count)]
     if kind == "bamba":
-        indices = text.items("attn_layer_indices") or []
+        indices = whole_numbers(text.items("attn_layer_indices") or [])
         return ["attention" if i in indices else "mamba" for i in range(count)]
     if kind == "granitemoehybrid":
         return ["mamba"] * count
@@ -243,7 +244,7 @@ def _class_types(text: ConfigView, count: int) -> list[str] | None:
         every = text.whole("full_attention_interval") or 4
         return ["linear_attention" if (i + 1) % every else "full_attention" for i in range(count)]
     if kind in {"lfm2", "lfm2_moe"}:
-        indices = text.items("full_attn_idxs") or list(range(count))
+        indices = whole_numbers(text.items("full_attn_idxs") or list(range(count)))
         return ["full_attention" if i in indices else "conv" for i in range(count)]
     if kind in {"bailing_hybrid", "bailing_moe_linear"}:
         every = text.whole("layer_group_size") or 1
@@ -280,7 +281,8 @@ def _kimi_types(linear: Mapping[str, Any], count: int) -> list[str] | None:
     full = linear.get("full_attn_layers")
     if not isinstance(full, list):
         return None
-    return ["full_attention" if i + 1 in full else "linear_attention" for i in range(count)]
+    chosen = whole_numbers(full[:MOST_LAYERS])
+    return ["full_attention" if i + 1 in chosen else "linear_attention" for i in range(count)]
 
 
 def _block_type(block: object) -> str:

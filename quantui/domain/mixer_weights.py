@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from quantui.domain.config_view import ConfigView
+    from quantui.domain.weight_groups import WeightSplit
     from quantui.domain.weight_parts import Parts
 
 
@@ -94,11 +95,14 @@ def _add_mamba2(parts: Parts, text: ConfigView, hidden: int, layers: list[int]) 
     if text.model_type == "falcon_h1":
         bias = text.flag("mamba_proj_bias")
     at = "mamba." if text.model_type not in {"mamba2", "nemotron_h"} else "mixer."
-    width = inner + 2 * groups * state
-    parts.linear(at + "in_proj", inner + width + heads, hidden, layers, "column", bias=bias)
+    shared = 2 * groups * state
+    parts.linear(at + "in_proj", 2 * inner + heads, hidden, layers, "column", bias=bias)
+    # The groups' rows are whole on each rank where there are fewer groups than ranks.
+    parts.linear(at + "in_proj", shared, hidden, layers, "kv_heads", bias=bias, heads=groups)
     out_bias = text.flag("projectors_bias") if text.model_type == "falcon_h1" else bias
     parts.linear(at + "out_proj", hidden, inner, layers, "row", bias=out_bias)
-    _add_conv(parts, text, at, width, kernel, layers)
+    _add_conv(parts, text, at, inner, kernel, layers)
+    _add_conv(parts, text, at, shared, kernel, layers, groups)
     for name in ("A_log", "D", "dt_bias"):
         parts.add("state", at + name, heads, split="column", layers=layers)
     if text.model_type != "falcon_h1" or text.flag("mamba_rms_norm"):
@@ -106,11 +110,20 @@ def _add_mamba2(parts: Parts, text: ConfigView, hidden: int, layers: list[int]) 
 
 
 def _add_conv(
-    parts: Parts, text: ConfigView, at: str, width: int, kernel: int, layers: list[int]
+    parts: Parts,
+    text: ConfigView,
+    at: str,
+    width: int,
+    kernel: int,
+    layers: list[int],
+    groups: int = 0,
 ) -> None:
-    parts.add("convolution", at + "conv1d", width, kernel, split="column", layers=layers)
+    split: WeightSplit = "kv_heads" if groups else "column"
+    parts.add("convolution", at + "conv1d", width, kernel, split=split, layers=layers, heads=groups)
     if text.flag("mamba_conv_bias", "use_conv_bias", otherwise=True):
-        parts.add("convolution", at + "conv1d.bias", width, split="column", layers=layers)
+        parts.add(
+            "convolution", at + "conv1d.bias", width, split=split, layers=layers, heads=groups
+        )
 
 
 def _add_delta_net(parts: Parts, text: ConfigView, hidden: int, layers: list[int]) -> None:

@@ -20,6 +20,11 @@ _WITHOUT = model_types(
     "gpt2 gpt_bigcode gpt_neo opt bloom mpt whisper mamba mamba2 falcon_mamba jamba nemotron_h bert"
     " roberta"
 )
+_ELSEWHERE = model_types(
+    "smollm3 olmo olmo2 olmo3 seed_oss starcoder2 helium arcee dots1 hunyuan_v1_dense hunyuan_v1_moe glm phi gpt_neox"
+    " gpt_bigcode persimmon minimax bamba"
+)
+"""Run by transformers' own code in vLLM 0.32, which keeps no table (model_executor/models/transformers)."""
 _SCALED = frozenset({"linear", "dynamic", "ntk"})
 _FROM_ORIGINAL = frozenset({"yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 _TWO_ROPES = frozenset({"gemma3_text", "gemma3n_text", "gemma4_text", "modernbert"})
@@ -28,10 +33,21 @@ _TWO_ROPES = frozenset({"gemma3_text", "gemma3n_text", "gemma4_text", "modernber
 def rotary_elements(text: ConfigView) -> int:
     """Elements of all tables together; 0 where there is no rope or its sizes are not known."""
     positions = text.whole("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    if text.model_type in {"cohere", "cohere2"}:
+        # vllm/model_executor/models/commandr.py prefers this field.
+        positions = text.whole("model_max_length") or positions
     width = text.whole("qk_rope_head_dim") if is_mla(text) else head_dimension(text)
-    if text.text("position_embedding_type") == "nope":
+    kind, said = text.model_type, text.text("position_embedding_type")
+    if said == "nope" or (kind == "granitemoehybrid" and said != "rope"):
         return 0
-    if positions is None or width is None or text.model_type in _WITHOUT or text.flag("alibi"):
+    if kind == "zamba2" and not text.flag("use_mem_rope"):
+        return 0
+    if (
+        positions is None
+        or width is None
+        or text.model_type in _WITHOUT | _ELSEWHERE
+        or text.flag("alibi")
+    ):
         return 0
     stated = text.values.get("rope_parameters") or text.values.get("rope_scaling")
     rope = stated if isinstance(stated, Mapping) else {}

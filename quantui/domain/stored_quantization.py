@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from quantui.domain.checkpoint_facts import quantization_method, text_config
@@ -16,6 +17,8 @@ from quantui.domain.config_view import positive
 _LEADING = re.compile(r"^(?:model\.|language_model\.|transformer\.|thinker\.)+")
 _NESTED_REPEAT = re.compile(r"[+*}][)\]]*\)[+*{]")
 _LONGEST_PATTERN = 400
+_MOST_PATTERNS = 200
+_MOST_STARS = 8
 _FOUR_BIT = frozenset(
     {"awq", "gptq", "auto-round", "autoround", "intel/auto-round", "hqq", "moe_wna16"}
 )
@@ -61,8 +64,13 @@ class StoredQuantization:
 
     def skips(self, name: str) -> bool:
         """Whether the module ``name`` (with its layer's index) is stored in 16 bit."""
+        plain, patterns = _skip_rules(self.skipped)
         bare = _LEADING.sub("", name)
-        return any(_matches(pattern, name, bare) for pattern in self.skipped)
+        parts = bare.split(".")
+        ends = range(1, len(parts) + 1)
+        if any(".".join(parts[a:b]) in plain for b in ends for a in range(b)):
+            return True
+        return any(p.match(bare) or (also and p.match(name)) for p, also in patterns)
 
 
 def stored_quantization(config: Mapping[str, Any]) -> StoredQuantization | None:
@@ -167,21 +175,31 @@ def _skipped(stored: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _matches(pattern: str, name: str, bare: str) -> bool:
-    if pattern.startswith("re:"):
-        return _regex(pattern[3:], name) or _regex(pattern[3:], bare)
-    plain = _LEADING.sub("", pattern)
-    if "*" in pattern:
-        expression = ".*".join(re.escape(part) for part in plain.split("*"))
-        return re.match(expression, bare) is not None
-    return f".{plain.strip('.')}." in f".{bare}."
+@lru_cache(maxsize=32)
+def _skip_rules(
+    skipped: tuple[str, ...],
+) -> tuple[frozenset[str], tuple[tuple[re.Pattern[str], bool], ...]]:
+    """Names to be found as whole components, and patterns; True: to be tried on the whole name as well."""
+    plain: set[str] = set()
+    patterns: list[tuple[re.Pattern[str], bool]] = []
+    for text in skipped:
+        if text.startswith("re:"):
+            compiled = _compiled(text[3:])
+            if compiled is not None:
+                patterns.append((compiled, True))
+        elif "*" in text:
+            parts = map(re.escape, _LEADING.sub("", text).split("*")[:_MOST_STARS])
+            patterns.append((re.compile(".*".join(parts)), False))
+        else:
+            plain.add(_LEADING.sub("", text).strip("."))
+    return frozenset(plain), tuple(patterns[:_MOST_PATTERNS])
 
 
-def _regex(expression: str, name: str) -> bool:
+def _compiled(expression: str) -> re.Pattern[str] | None:
     # A pattern comes from a stranger: what could take exponential time is not tried.
     if len(expression) > _LONGEST_PATTERN or _NESTED_REPEAT.search(expression):
-        return False
+        return None
     try:
-        return re.match(expression, name) is not None
+        return re.compile(expression)
     except (re.error, RecursionError, OverflowError):
-        return False
+        return None

@@ -17,6 +17,7 @@ from quantui.domain.rotary_table import rotary_elements
 from quantui.domain.stored_quantization import stored_quantization
 from quantui.domain.vision_weights import vision_weights
 from quantui.domain.weight_groups import TABLE, WeightGroup
+from quantui.domain.weight_pieces import in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +53,7 @@ def census_with_notes(
             kv_heads=kv_head_count(text) or 0,
             known=known or (),
         )
-        return counted + _tables(text), ()
+        return in_pieces(counted, known or ()) + _tables(text), ()
     if known is not None and stored is not None:
         known = as_stored(known, stored)
     return (None if known is None else known + _tables(text)), notes

@@ -207,3 +207,32 @@ def test_the_census_of_a_large_model_from_headers_has_few_groups():
     found = census("deepseek-ai/DeepSeek-V3", tensors_of(*names))
     assert len([group for group in found if group.elements]) == 3
     assert {group.count for group in found if group.elements} == {37 * 64}
+
+
+def test_fused_queries_keys_and_values_are_taken_apart():
+    name = "microsoft/phi-4"
+    tensors = tensors_of(
+        ("model.layers.0.self_attn.qkv_proj.weight", "BF16", (5120 + 2 * 1280, 5120)),
+        ("model.layers.0.mlp.gate_up_proj.weight", "BF16", (2 * 17920, 5120)),
+    )
+    found = census(name, tensors)
+    assert [(g.rows, g.split, g.heads) for g in named(found, "qkv_proj")] == [
+        (5120, "column", 0),
+        (1280, "kv_heads", 10),
+        (1280, "kv_heads", 10),
+    ]
+    assert len(named(found, "gate_up_proj")) == 1
+
+
+def test_the_groups_of_a_mamba_mixer_are_taken_apart():
+    name = "tiiuae/Falcon-H1-0.5B-Instruct"
+    rows = 2 * 1536 + 24 + 2 * 128
+    tensors = tensors_of(("model.layers.0.mamba.in_proj.weight", "BF16", (rows, 1024)))
+    found = named(census(name, tensors), "mamba.in_proj")
+    assert [(g.rows, g.split) for g in found] == [(rows - 256, "column"), (256, "kv_heads")]
+
+
+def test_a_fused_tensor_that_does_not_add_up_stays_whole():
+    tensors = tensors_of(("model.layers.0.self_attn.qkv_proj.weight", "BF16", (99, 4096)))
+    (group,) = named(census(tensors=tensors), "qkv_proj")
+    assert (group.rows, group.split) == (99, "column")
