@@ -59,3 +59,8 @@ def room_for(
         _rooms.clear()
     _rooms[key] = (shape, census, room)
     return room
+
+
+def forget() -> None:
+    """Count anew from now on."""
+    _rooms.clear()
