@@ -2,7 +2,7 @@
 
     python benchmarks/memory_model.py FILE [--markdown] [--each]
 
-FILE is JSON: ``models`` (facts of config.json by key) and ``cases`` (what was started, and what vLLM's log told in GiB),
+FILE is JSON: ``models`` (facts of config.json by key) and ``cases`` (what was started, what the log told, in GiB),
 or the form of tests/data/measured_loads.json. A model that the latter knows is counted from its full config there.
 
 The rivals are what these tools document: bits x parameters (accelerate estimate-memory divides the whole model, its
