@@ -130,7 +130,7 @@ def refused(code, *args, **kwargs):
     return raised.value
 
 
-# Measured by others: shared/data/vram_cases.json, "weights_gib" as vLLM printed it.
+# Measured by others: tests/data/measured_loads.json, "weights_gib" as vLLM printed it.
 @pytest.mark.parametrize(
     ("model", "chosen", "tensor_parallel", "gib"),
     [
