@@ -115,6 +115,7 @@ def header_weights(
             group.stored / max(1, group.elements)
             if stored is not None and alike.quantized
             else None,
+            stored.method if stored is not None and alike.quantized else "",
         )
         for alike, group in groups.items()
     )

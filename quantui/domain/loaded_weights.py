@@ -91,6 +91,7 @@ def _count(
         tensor_parallel=request.tensor_parallel,
         pipeline_parallel=request.pipeline_parallel,
         dtype=request.dtype,
+        version=rules.version,
     )
     off = counted.per_rank * counted.error_fraction
     beside = _absorbed(shape, request, rules)

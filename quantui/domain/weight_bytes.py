@@ -22,6 +22,12 @@ _MXFP4_ROWS, _MXFP4_COLUMNS = 128, 256
 Other kernels round up less (fused_moe/oracle/mxfp4.py, mxfp4_round_up_hidden_size_and_intermediate_size, 0.32).
 """
 _MXFP4_WIDTH = 17 / 32
+_NF4_WITH_WHOLE_SCALES = 0.5625
+"""4 bits and a 32-bit scale every 64: what loading makes of double quantization since vLLM 0.9.2.
+
+https://github.com/vllm-project/vllm/pull/19742; vllm_bnb_plugin/bitsandbytes_loader.py, _dequantize_dq.
+"""
+_SCALES_UNFOLDED = (0, 9, 2)
 _GUESSED = 0.15
 """Allowance for a model whose weights are counted as Llama's, or whose vision tower is not counted."""
 
@@ -33,12 +39,13 @@ def weight_bytes_per_rank(
     tensor_parallel: int = 1,
     pipeline_parallel: int = 1,
     dtype: str = "auto",
+    version: tuple[int, ...] = (0, 32),
 ) -> WeightBytes:
     """The bytes on the worst rank, for ``census`` served with ``method`` (None: as it is).
 
     A checkpoint that is stored quantized keeps its own format. Otherwise linear layers and experts take
     ``method.bytes_per_linear_weight`` each and the rest the served dtype: a float32 checkpoint is loaded in
-    16 bit unless told otherwise (vllm/config/model.py, _resolve_auto_dtype).
+    16 bit unless told otherwise (vllm/config/model.py, _resolve_auto_dtype). ``version`` is vLLM's.
     """
     width = 4 if dtype == "float32" else 2
     ranks = max(1, tensor_parallel)
@@ -61,6 +68,8 @@ def weight_bytes_per_rank(
             if not part:
                 continue
             each = _bytes_per_element(group, method, width, ranks, only_experts=only_experts)
+            if _is_double_quantized(group, method, each) and version >= _SCALES_UNFOLDED:
+                each = _NF4_WITH_WHOLE_SCALES
             share = (
                 _rank_elements(group, ranks) * each * part
                 + _latent_copies(group, method, ranks) * part
@@ -135,6 +144,12 @@ def _bytes_per_element(
     if method is None or method.name == "none" or (only_experts and group.role != "expert"):
         return width
     return method.bytes_per_linear_weight
+
+
+def _is_double_quantized(group: WeightGroup, method: Method | None, each: float) -> bool:
+    """Whether the weights are bitsandbytes' 4 bit with scales that are quantized themselves."""
+    name = group.stored_as or (method.name if method is not None else "")
+    return group.quantized and name == "bitsandbytes" and 0.5 < each < _NF4_WITH_WHOLE_SCALES
 
 
 def _is_mxfp4(group: WeightGroup) -> bool:

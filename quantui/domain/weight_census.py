@@ -98,7 +98,13 @@ def as_stored(census: Census, stored: StoredQuantization) -> Census:
             made.append(replace(_share(group, kept), quantized=False))
         rest = [index for index in group.layers if index not in set(kept)]
         if rest or not group.layers:
-            made.append(replace(_share(group, rest) if kept else group, stored_width=per))
+            made.append(
+                replace(
+                    _share(group, rest) if kept else group,
+                    stored_width=per,
+                    stored_as=stored.method,
+                )
+            )
     return tuple(made)
 
 

@@ -59,6 +59,8 @@ class WeightGroup:
     """Bytes in the checkpoint with scales and zero points, from headers; None without headers."""
     stored_width: float | None = None
     """Bytes an element as stored, scales included; None: not stored quantized."""
+    stored_as: str = ""
+    """The checkpoint's ``quant_method`` where it is stored quantized."""
     exact: bool = True
     """False: a guess, for a model whose form is not known."""
 

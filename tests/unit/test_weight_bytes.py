@@ -33,11 +33,11 @@ BNB = {
 }
 
 
-def loaded(name, chosen="none", quantization=None, dtype="auto", **ranks):
+def loaded(name, chosen="none", quantization=None, dtype="auto", version=(0, 32), **ranks):
     stored = {"quantization_config": quantization} if quantization else {}
     census = weight_census({**config_of(name), **stored})
     assert census is not None
-    return weight_bytes_per_rank(census, method(chosen), dtype=dtype, **ranks)
+    return weight_bytes_per_rank(census, method(chosen), dtype=dtype, version=version, **ranks)
 
 
 # "Model loading took" or "the model weights take" of public logs: GiB, and where they are.
@@ -60,7 +60,8 @@ MEASURED = [
 
 @pytest.mark.parametrize(("name", "stored", "ranks", "gib", "where"), MEASURED)
 def test_loading_takes_what_public_logs_say(name, stored, ranks, gib, where):
-    found = loaded(name, quantization=stored, tensor_parallel=ranks)
+    version = tuple(int(part) for part in where.split(",")[0].split()[1].split("."))
+    found = loaded(name, quantization=stored, version=version, tensor_parallel=ranks)
     assert found.per_rank / GIB == pytest.approx(gib, rel=0.015), where
 
 
@@ -200,3 +201,21 @@ def test_a_model_of_unknown_form_has_a_wide_band():
     assert census is not None
     assert weight_bytes_per_rank(census, method("none")).error_fraction == 0.15
     assert loaded(LLAMA).error_fraction < 0.02
+
+
+def test_double_quantized_scales_are_unfolded_since_vllm_0_9_2():
+    name = "meta-llama/Llama-3.2-1B"
+    census = weight_census({**config_of(name), "quantization_config": BNB})
+    assert census is not None
+    linear = sum(group.elements for group in census if group.role == "linear")
+
+    def taken(version):
+        return weight_bytes_per_rank(census, method("none"), version=version).by_role["linear"]
+
+    assert taken((0, 9, 1)) == pytest.approx(0.515869140625 * linear, rel=1e-6)
+    assert taken((0, 9, 2)) == taken((0, 32)) == pytest.approx(0.5625 * linear, rel=1e-6)
+
+
+def test_in_flight_bitsandbytes_takes_as_much_as_a_stored_checkpoint():
+    plain, stored = loaded(LLAMA, "bitsandbytes"), loaded(LLAMA, "none", BNB)
+    assert plain.by_role["linear"] == pytest.approx(stored.by_role["linear"], rel=1e-3)
