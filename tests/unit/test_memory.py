@@ -215,7 +215,7 @@ def test_a_tied_head_in_the_files_is_held_once():
 
 
 def test_only_linear_weights_get_smaller_by_quantizing():
-    assert weights(tiny(), BNB) == 128 * 64 * 2 + round(100 * 64 * 0.5159)
+    assert weights(tiny(), BNB) == 128 * 64 * 2 + round(100 * 64 * 0.5625)
 
 
 def test_norms_and_routers_stay_in_16_bit_and_on_every_rank_and_biases_are_split():
@@ -230,7 +230,7 @@ def test_norms_and_routers_stay_in_16_bit_and_on_every_rank_and_biases_are_split
 
 def test_experts_stacked_in_one_tensor_are_linear_weights():
     model = spec({"model.layers.0.mlp.experts.down_proj": (8, 16, 32)}, {})
-    assert weights(model, BNB) == int(8 * 16 * 32 * 0.5159)
+    assert weights(model, BNB) == int(8 * 16 * 32 * 0.5625)
 
 
 def test_a_float32_checkpoint_is_held_in_16_bit_unless_told_otherwise():
