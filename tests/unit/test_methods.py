@@ -171,7 +171,7 @@ def test_claims_have_sources():
 @pytest.mark.parametrize(
     ("name", "bits"),
     [
-        ("bitsandbytes", 4 + 8 / 64 + 32 / (64 * 256)),
+        ("bitsandbytes", 4 + 32 / 64),
         ("awq", 4 + 16 / 128 + 4 / 128),
         ("gptq", 4 + 16 / 128),
         ("w4a16", 4 + 16 / 128),
