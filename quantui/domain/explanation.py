@@ -95,6 +95,8 @@ def _rows(choice: Choice, use: str) -> Iterator[Row]:
         "; ".join(choice.support.cautions),
         known.source_of("min_compute_capability"),
     )
+    for caveat in known.caveats:
+        yield Row("of the format", caveat, "", known.source)
     for step in choice.cost.steps:
         value = "unknown" if step.seconds is None else format_seconds(step.seconds)
         yield Row(f"first: {step.kind}", value, step.text, step.source)

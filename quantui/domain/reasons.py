@@ -217,7 +217,6 @@ def _cautions(one: Ranked, work: Workings) -> Iterator[str]:
             "vLLM lets the others wait."
         )
     yield from option.support.cautions
-    yield from candidate.method.caveats
     if candidate.variant is not None and candidate.variant.gated:
         yield f"{candidate.variant.ref} is gated: its owner has to let you in first."
     disk = work.situation.hardware.host.disk("artifacts")
