@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain import activations, gpu_budget, remembered_room
-from quantui.domain.fit import Device, Fit, FitRequest, LoraSlots, fit
+from quantui.domain.architecture.model_shape import ModelShape, model_shape
+from quantui.domain.fitting import activations, gpu_budget, remembered_room
+from quantui.domain.fitting.fit import Device, Fit, FitRequest, LoraSlots, fit
+from quantui.domain.fitting.vllm_versions import VllmBehaviour, behaviour
 from quantui.domain.methods import method
-from quantui.domain.model_shape import ModelShape, model_shape
-from quantui.domain.vllm_versions import VllmBehaviour, behaviour
-from quantui.domain.weight_census import weight_census
+from quantui.domain.weights.weight_census import weight_census
 
 if TYPE_CHECKING:
     from collections.abc import Callable

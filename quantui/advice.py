@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from quantui.domain import quantities
 from quantui.domain.errors import QuantuiError
-from quantui.domain.fit import FitRequest
+from quantui.domain.fitting.fit import FitRequest
+from quantui.domain.fitting.placement import lora_slots
 from quantui.domain.methods import method as method_named
-from quantui.domain.placement import lora_slots
 from quantui.runtime.run_to_end import os_errors
 
 if TYPE_CHECKING:

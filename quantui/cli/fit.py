@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from quantui.cli import sizing_options as options
 from quantui.cli.output import print_json
 from quantui.domain import quantities
-from quantui.domain.adapter_advice import LORA_RANKS
+from quantui.domain.choosing.adapter_advice import LORA_RANKS
 from quantui.domain.errors import ExitCode
 
 if TYPE_CHECKING:
     import argparse
 
-    from quantui.domain.fit import FitRequest
+    from quantui.domain.fitting.fit import FitRequest
 
 MOST_LORAS = 10_000
 
@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> int:
 
 def request_of(args: argparse.Namespace) -> FitRequest:
     """What the arguments ask for; a bad value is a QuantuiError that names its option."""
-    from quantui.domain.fit import FitRequest
-    from quantui.domain.placement import lora_slots
+    from quantui.domain.fitting.fit import FitRequest
+    from quantui.domain.fitting.placement import lora_slots
 
     loras = options.count(args, "--max-loras", "adapters", most=MOST_LORAS)
     rank = options.count(args, "--max-lora-rank", "ranks", most=LORA_RANKS[-1])

@@ -19,15 +19,15 @@ from quantui.cli.page import (
     table,
     verdict,
 )
+from quantui.domain.choosing.recommendation import Row
 from quantui.domain.formatting import format_bytes
-from quantui.domain.recommendation import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.console import Console
 
-    from quantui.domain.fit import Figure, Fit
+    from quantui.domain.fitting.fit import Figure, Fit
     from quantui.runtime.fitting import FitAnswer
 
 

@@ -39,10 +39,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look the model up, and write the profile with every option explained."""
     from quantui.domain.adapter_match import base_of, check_adapter_fits
+    from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, use_case
     from quantui.domain.draft import AdapterChoice, Draft, ModelChoice, QuantizationChoice
     from quantui.domain.four_bit import sixteen_bit_base
     from quantui.domain.methods import method
-    from quantui.domain.use_cases import DEFAULT_USE_CASE, use_case
     from quantui.runtime.models import resolve_adapter, resolve_model
     from quantui.runtime.profile_file import save_profile
     from quantui.runtime.suggestion import suggest

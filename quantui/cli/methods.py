@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from quantui.cli.output import console, print_json, print_rows
-from quantui.domain.method_findings import dotted
 from quantui.domain.methods import Statement, method, methods
+from quantui.domain.support.method_findings import dotted
 
 if TYPE_CHECKING:
     import argparse

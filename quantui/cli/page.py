@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from quantui.domain.choosing.recommendation import Row
     from quantui.domain.hardware import Gpu, HardwareReport
-    from quantui.domain.recommendation import Row
     from quantui.runtime.engine_version import EngineVersion
 
 COLUMNS = 80

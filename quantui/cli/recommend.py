@@ -40,7 +40,7 @@ ever added:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    from quantui.domain.use_cases import DEFAULT_USE_CASE, use_cases
+    from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, use_cases
 
     parser.formatter_class = RawDescriptionHelpFormatter
     width = max(map(len, use_cases()))
@@ -65,7 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer, print, and give the exit code that ``--help`` lists."""
     from quantui.cli.recommend_report import print_recommendation
-    from quantui.domain.use_cases import use_case
+    from quantui.domain.choosing.use_cases import use_case
     from quantui.runtime.recommending import recommend_here
 
     use = use_case(args.use_case).name

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from quantui.domain.recommendation import Choice, Recommendation, Refusal
+    from quantui.domain.choosing.recommendation import Choice, Recommendation, Refusal
     from quantui.runtime.recommending import Recommended
 
 SHOWN = 3

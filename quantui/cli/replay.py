@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from quantui.domain.draft import Draft
-    from quantui.domain.fit_facts import Fit
+    from quantui.domain.fitting.fit_facts import Fit
     from quantui.domain.plan import Plan
     from quantui.domain.run_state import RunState
     from quantui.engines.planning import Facts

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.formatting import format_bytes
-from quantui.domain.model_shape import model_shape
-from quantui.domain.weight_census import parameters_by_role, weight_census
+from quantui.domain.weights.weight_census import parameters_by_role, weight_census
 
 if TYPE_CHECKING:
-    from quantui.domain.model_shape import AttentionLayers, ModelShape
+    from quantui.domain.architecture.model_shape import AttentionLayers, ModelShape
     from quantui.domain.models import ModelSpec
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from quantui.domain.formatting import format_bytes
 
 if TYPE_CHECKING:
-    from quantui.domain.variants import Variant
+    from quantui.domain.choosing.variants import Variant
     from quantui.runtime.variants import VariantSearch
 
 _PLACES = {"hub": "", "hub-cache": "in the Hub cache", "folder": "made by quantui"}

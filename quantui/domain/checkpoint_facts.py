@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.config_view import text_view
+from quantui.domain.architecture.config_view import text_view
 
 if TYPE_CHECKING:
     from quantui.domain.models import TensorInfo

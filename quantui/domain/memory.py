@@ -1,6 +1,6 @@
 """The memory of a plan: the fit of its model on its devices, the context to serve with, or a refusal that says why.
 
-The arithmetic is :func:`quantui.domain.fit.fit`; here it becomes what a plan carries and what the user is told.
+The arithmetic is :func:`quantui.domain.fitting.fit.fit`; here it becomes what a plan carries and what the user is told.
 """
 
 from __future__ import annotations
@@ -9,21 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.fit import LEAST_CONTEXT, fit
-from quantui.domain.fit_facts import Device, FitRequest, LoraSlots
-from quantui.domain.gpu_budget import GIB, cuda_context, lowered_utilization, requested_bytes
-from quantui.domain.model_shape import model_shape
-from quantui.domain.vllm_versions import CURRENT
-from quantui.domain.weight_census import weight_census
+from quantui.domain.fitting.fit import LEAST_CONTEXT, fit
+from quantui.domain.fitting.fit_facts import Device, FitRequest, LoraSlots
+from quantui.domain.fitting.gpu_budget import (
+    GIB,
+    cuda_context,
+    lowered_utilization,
+    requested_bytes,
+)
+from quantui.domain.fitting.vllm_versions import CURRENT
+from quantui.domain.weights.weight_census import weight_census
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from quantui.domain.calibration import Calibration
-    from quantui.domain.fit_facts import Fit
+    from quantui.domain.architecture.model_shape import ModelShape
+    from quantui.domain.fitting.calibration import Calibration
+    from quantui.domain.fitting.fit_facts import Fit
     from quantui.domain.methods import Method
-    from quantui.domain.model_shape import ModelShape
     from quantui.domain.models import ModelSpec
 
 __all__ = ["GIB", "LEAST_CONTEXT", "Device", "MemoryEstimate", "estimate_memory", "served_shape"]

@@ -14,8 +14,8 @@ from quantui.domain.errors import ExitCode, QuantuiError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from quantui.domain.architecture.model_shape import ModelShape
     from quantui.domain.hardware import Gpu
-    from quantui.domain.model_shape import ModelShape
 
 Status = Literal["current", "plugin", "retired", "training", "other-runtime", "research"]
 """current: vLLM's own; plugin: vLLM with a package of its own beside it; retired: vLLM dropped it or is about to;
@@ -236,8 +236,8 @@ def check_runs_here(
     dtype: str = "auto",
     vllm_version: str | None = None,
 ) -> None:
-    """Raise (exit code 3) the first reason that :func:`quantui.domain.method_support.support` finds against it."""
-    from quantui.domain.method_support import support
+    """Raise (exit code 3) the first reason that ``support`` (domain/support/method_support.py) finds against it."""
+    from quantui.domain.support.method_support import support
 
     found = support(
         chosen,

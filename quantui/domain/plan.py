@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from quantui.domain.calibration import Expectation
     from quantui.domain.draft import Draft
+    from quantui.domain.fitting.calibration import Expectation
     from quantui.domain.memory import MemoryEstimate
     from quantui.domain.models import AdapterSpec, ModelSpec
 

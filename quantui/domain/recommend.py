@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from quantui.domain.adapter_advice import adapter_advice
-from quantui.domain.best_layout import best_option
-from quantui.domain.candidates import candidates, steps_of
-from quantui.domain.costs import total_cost
-from quantui.domain.explanation import explanation, refusal_explanation
-from quantui.domain.layouts import layouts, usable_slots
-from quantui.domain.nearest import nearest_miss
-from quantui.domain.options import Asked, Option, Workings
-from quantui.domain.ranking import rank
-from quantui.domain.reasons import cautions_of, reasons_of
-from quantui.domain.recommendation import (
+from quantui.domain.choosing.adapter_advice import adapter_advice
+from quantui.domain.choosing.best_layout import best_option
+from quantui.domain.choosing.candidates import candidates, steps_of
+from quantui.domain.choosing.costs import total_cost
+from quantui.domain.choosing.explanation import explanation, refusal_explanation
+from quantui.domain.choosing.layouts import layouts, usable_slots
+from quantui.domain.choosing.nearest import nearest_miss
+from quantui.domain.choosing.options import Asked, Option, Workings
+from quantui.domain.choosing.ranking import rank
+from quantui.domain.choosing.reasons import cautions_of, reasons_of
+from quantui.domain.choosing.recommendation import (
     AdapterAdvice,
     AdapterMode,
     Choice,
@@ -32,13 +32,13 @@ from quantui.domain.recommendation import (
     Step,
     Way,
 )
-from quantui.domain.training import training_options
-from quantui.domain.use_cases import DEFAULT_USE_CASE, UseCase, use_case, use_cases
+from quantui.domain.choosing.training import training_options
+from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, UseCase, use_case, use_cases
 
 if TYPE_CHECKING:
-    from quantui.domain.layouts import Slot
-    from quantui.domain.quality import Quality
-    from quantui.domain.ranking import Ranked
+    from quantui.domain.choosing.layouts import Slot
+    from quantui.domain.choosing.ranking import Ranked
+    from quantui.domain.performance.quality import Quality
 
 __all__ = [
     "DEFAULT_USE_CASE",

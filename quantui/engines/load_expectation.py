@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.calibration import Expectation, Figures, Load, machine_key
+from quantui.domain.fitting.calibration import Expectation, Figures, Load, machine_key
 
 if TYPE_CHECKING:
-    from quantui.domain.calibration import Calibration
     from quantui.domain.draft import Draft
+    from quantui.domain.fitting.calibration import Calibration
     from quantui.domain.hardware import Gpu
     from quantui.domain.memory import MemoryEstimate
     from quantui.engines.memory_options import MemoryOptions

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.adapter_advice import lora_rank
+from quantui.domain.choosing.adapter_advice import lora_rank
 from quantui.domain.errors import QuantuiError
-from quantui.domain.fit_facts import LoraSlots
+from quantui.domain.fitting.fit_facts import LoraSlots
 from quantui.domain.quantities import tokens
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from quantui.domain.adapter_match import check_adapter_fits
-from quantui.domain.calibration import calibration_for
+from quantui.domain.choosing.layouts import Layout, usable_slots
+from quantui.domain.choosing.options import devices
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.layouts import Layout, usable_slots
+from quantui.domain.fitting.calibration import calibration_for
+from quantui.domain.fitting.visible_gpus import visible_gpus
 from quantui.domain.memory import Device, estimate_memory
 from quantui.domain.methods import method
-from quantui.domain.options import devices
 from quantui.domain.plan import CheckStep, DownloadStep, EngineFacts, Plan, ServeStep, Step
-from quantui.domain.visible_gpus import visible_gpus
 from quantui.engines.load_expectation import expectation_of, load_of
 from quantui.engines.memory_options import memory_options
 from quantui.engines.merge_planning import merge_notices, merge_step, model_name
@@ -28,8 +28,8 @@ from quantui.engines.vllm_server import (
 )
 
 if TYPE_CHECKING:
-    from quantui.domain.calibration import Calibration, Observation
     from quantui.domain.draft import Draft
+    from quantui.domain.fitting.calibration import Calibration, Observation
     from quantui.domain.hardware import Gpu, HardwareReport
     from quantui.domain.memory import MemoryEstimate
     from quantui.domain.methods import Method

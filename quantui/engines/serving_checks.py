@@ -6,10 +6,10 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
+from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.method_formats import stored_candidates
 from quantui.domain.methods import check_runs_here, method
-from quantui.domain.model_shape import model_shape
+from quantui.domain.support.method_formats import stored_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Callable

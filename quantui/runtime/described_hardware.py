@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from quantui.domain.described_sizes import check_sizes, with_free_memory
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.gpu_models import fill_in
 from quantui.domain.hardware import HardwareReport
+from quantui.domain.performance.gpu_models import fill_in
 
 if TYPE_CHECKING:
     from typing import BinaryIO

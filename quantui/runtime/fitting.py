@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
-from quantui.domain import answer_documents as documents
-from quantui.domain.adapter_advice import lora_rank
+from quantui.domain.choosing import answer_documents as documents
+from quantui.domain.choosing.adapter_advice import lora_rank
 from quantui.domain.described_sizes import ASSUMED_FREE
-from quantui.domain.fit import Fit, FitRequest, LoraSlots, fit
+from quantui.domain.fitting.fit import Fit, FitRequest, LoraSlots, fit
+from quantui.domain.fitting.placement import check_indices, devices_for, placements, slots_for
 from quantui.domain.formatting import gpu_numbers
-from quantui.domain.method_findings import version_numbers
-from quantui.domain.method_formats import field_findings, stored_candidates
-from quantui.domain.method_support import Support, support
-from quantui.domain.placement import check_indices, devices_for, placements, slots_for
+from quantui.domain.support.method_findings import version_numbers
+from quantui.domain.support.method_formats import field_findings, stored_candidates
+from quantui.domain.support.method_support import Support, support
 from quantui.runtime.learned import correction
 
 if TYPE_CHECKING:
+    from quantui.domain.choosing.layouts import Layout, Slot
     from quantui.domain.hardware import Gpu, HardwareReport
-    from quantui.domain.layouts import Layout, Slot
     from quantui.domain.methods import Method
     from quantui.runtime.subject import Subject
 

@@ -9,9 +9,9 @@ from quantui.runtime.observations import calibration, load_here, own_speeds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from quantui.domain.calibration import Calibration
+    from quantui.domain.fitting.calibration import Calibration
     from quantui.domain.hardware import Gpu
-    from quantui.domain.speed_evidence import OwnRun
+    from quantui.domain.performance.speed_evidence import OwnRun
     from quantui.runtime.subject import Subject
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.calibration import GIB, Figures, Observation
+from quantui.domain.fitting.calibration import GIB, Figures, Observation
 from quantui.runtime.observations import append_observation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from quantui.domain.calibration import Expectation, Outcome
+    from quantui.domain.fitting.calibration import Expectation, Outcome
     from quantui.runtime.run_context import RunContext
 
 OUT_OF_MEMORY = frozenset({"serve.out-of-memory", "serve.no-room-for-kv-cache"})

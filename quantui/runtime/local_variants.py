@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantui.domain.errors import QuantuiError
-from quantui.domain.variants import (
+from quantui.domain.choosing.variants import (
     Variant,
     card_bases,
     classify,
@@ -14,6 +13,7 @@ from quantui.domain.variants import (
     named_after,
     same_shape,
 )
+from quantui.domain.errors import QuantuiError
 from quantui.domain.weight_choice import choose_model_weights
 from quantui.runtime import hub
 from quantui.runtime.artifacts import ArtifactStore, read_artifact
@@ -22,8 +22,8 @@ from quantui.runtime.checkpoint_files import FolderFiles, read_json, read_option
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from quantui.domain.choosing.variants import VariantSource
     from quantui.domain.models import ModelSpec
-    from quantui.domain.variants import VariantSource
 
 _CARD_BYTES = 1024 * 1024
 

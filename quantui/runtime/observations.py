@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, get_args
 
-from quantui.domain.calibration import (
+from quantui.domain.fitting.calibration import (
     Calibration,
     Expectation,
     Figures,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from quantui.domain.hardware import Gpu, HardwareReport
-    from quantui.domain.speed_evidence import OwnRun
+    from quantui.domain.performance.speed_evidence import OwnRun
 
 _FORMAT = 1
 MOST_BYTES = 1024 * 1024
@@ -108,7 +108,7 @@ def load_here(
 
 
 def calibration(load: Load) -> Calibration | None:
-    """What earlier loads teach about ``load``; see :func:`quantui.domain.calibration.calibration_for`."""
+    """What earlier loads teach about ``load``; see :func:`quantui.domain.fitting.calibration.calibration_for`."""
     return calibration_for(load, read_observations())
 
 

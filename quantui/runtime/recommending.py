@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
-from quantui.domain import answer_documents as documents
-from quantui.domain.checkpoint_format import classify_quantization
-from quantui.domain.layouts import usable_slots
-from quantui.domain.placement import check_indices
+from quantui.domain.architecture.checkpoint_format import classify_quantization
+from quantui.domain.choosing import answer_documents as documents
+from quantui.domain.choosing.layouts import usable_slots
+from quantui.domain.fitting.placement import check_indices
 from quantui.domain.recommend import Situation, recommend, use_case
 from quantui.runtime.fitting import filled_in
 from quantui.runtime.learned import correction, speeds_here
@@ -17,9 +17,9 @@ from quantui.runtime.local_variants import card_bases_in
 from quantui.runtime.variants import search_variants
 
 if TYPE_CHECKING:
+    from quantui.domain.choosing.recommendation import Recommendation
+    from quantui.domain.choosing.use_cases import UseCase
     from quantui.domain.hardware import Gpu
-    from quantui.domain.recommendation import Recommendation
-    from quantui.domain.use_cases import UseCase
     from quantui.runtime.subject import Subject
 
 

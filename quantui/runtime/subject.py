@@ -9,7 +9,7 @@ from quantui.domain.adapter_match import base_of, check_adapter_fits
 from quantui.domain.errors import QuantuiError
 from quantui.domain.four_bit import sixteen_bit_base
 from quantui.domain.memory import served_shape
-from quantui.domain.weight_census import weight_census
+from quantui.domain.weights.weight_census import weight_census
 from quantui.runtime.described_hardware import described_hardware
 from quantui.runtime.engine_version import EngineVersion, engine_version
 from quantui.runtime.models import resolve_adapter, resolve_model
@@ -18,8 +18,8 @@ from quantui.runtime.probe import probe_hardware
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from quantui.domain.architecture.model_shape import ModelShape, WeightGroup
     from quantui.domain.hardware import HardwareReport
-    from quantui.domain.model_shape import ModelShape, WeightGroup
     from quantui.domain.models import AdapterSpec, ModelSpec
     from quantui.runtime.file_hashes import Progress
 

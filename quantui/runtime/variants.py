@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.errors import QuantuiError
-from quantui.domain.variants import (
+from quantui.domain.choosing.variants import (
     Variant,
     classify,
     for_another_runtime,
@@ -18,6 +17,7 @@ from quantui.domain.variants import (
     ranked,
     same_architecture,
 )
+from quantui.domain.errors import QuantuiError
 from quantui.domain.weight_choice import choose_model_weights
 from quantui.runtime import hub
 from quantui.runtime.local_variants import hub_id_of, local_variants

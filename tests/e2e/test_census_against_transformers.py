@@ -10,7 +10,7 @@ import pytest
 from fixtures.published_models import MODELS, config_of
 
 from quantui.domain.models import TensorInfo
-from quantui.domain.weight_census import parameters_by_role, weight_census
+from quantui.domain.weights.weight_census import parameters_by_role, weight_census
 
 if TYPE_CHECKING:
     from fixtures.worker_runs import Worker

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures.small_architectures import SMALL
 
-from quantui.domain.fit import Device, Fit, FitRequest, fit
+from quantui.domain.architecture.model_shape import model_shape
+from quantui.domain.fitting.fit import Device, Fit, FitRequest, fit
 from quantui.domain.methods import method
-from quantui.domain.model_shape import model_shape
-from quantui.domain.weight_census import weight_census
+from quantui.domain.weights.weight_census import weight_census
 
 if TYPE_CHECKING:
     from quantui.runtime.engines import Engine

@@ -23,9 +23,9 @@ from fixtures.described_machines import (
 )
 from fixtures.quantui_command import COMMAND, Home
 
+from quantui.domain.choosing.use_cases import use_cases
 from quantui.domain.errors import ExitCode
 from quantui.domain.methods import methods
-from quantui.domain.use_cases import use_cases
 
 if TYPE_CHECKING:
     from pathlib import Path

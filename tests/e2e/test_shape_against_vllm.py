@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures.published_models import config_of
 
-from quantui.domain.method_findings import CATALOGUE_VLLM, version_numbers
+from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.methods import method
-from quantui.domain.model_shape import model_shape
-from quantui.domain.weight_bytes import weight_bytes_per_rank
-from quantui.domain.weight_census import weight_census
+from quantui.domain.support.method_findings import CATALOGUE_VLLM, version_numbers
+from quantui.domain.weights.weight_bytes import weight_bytes_per_rank
+from quantui.domain.weights.weight_census import weight_census
 
 if TYPE_CHECKING:
     from quantui.runtime.engines import Engine

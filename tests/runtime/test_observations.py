@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quantui.domain.calibration import Expectation, Figures, Load, Observation
+from quantui.domain.fitting.calibration import Expectation, Figures, Load, Observation
 from quantui.runtime import observations
 from quantui.runtime.observations import (
     append_observation,

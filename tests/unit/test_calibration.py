@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from quantui.domain.calibration import (
+from quantui.domain.fitting.calibration import (
     GIB,
     LAST_RUNS,
     Expectation,

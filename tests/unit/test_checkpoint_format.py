@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantui.domain.checkpoint_format import classify_quantization
+from quantui.domain.architecture.checkpoint_format import classify_quantization
 from quantui.domain.methods import methods
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from quantui.domain.evidence import published
-from quantui.domain.gpu_models import gpu_model
 from quantui.domain.methods import methods
+from quantui.domain.performance.evidence import published
+from quantui.domain.performance.gpu_models import gpu_model
 
 
 def test_every_figure_names_its_author_and_date() -> None:

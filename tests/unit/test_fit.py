@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from quantui.domain.calibration import Calibration
-from quantui.domain.fit import Device, FitRequest, LoraSlots, fit
+from quantui.domain.architecture.model_shape import model_shape
+from quantui.domain.fitting.calibration import Calibration
+from quantui.domain.fitting.fit import Device, FitRequest, LoraSlots, fit
 from quantui.domain.methods import method
-from quantui.domain.model_shape import model_shape
-from quantui.domain.weight_census import weight_census
+from quantui.domain.weights.weight_census import weight_census
 
 GIB = 1024**3
 NONE = method("none")

@@ -10,10 +10,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 from small_architectures import SMALL
 
-from quantui.domain.attention_layers import AttentionLayers
-from quantui.domain.kv_cache import default_block_tokens, kv_plan, state_blocks
-from quantui.domain.model_shape import model_shape
-from quantui.domain.vllm_versions import behaviour
+from quantui.domain.architecture.attention_layers import AttentionLayers
+from quantui.domain.architecture.model_shape import model_shape
+from quantui.domain.fitting.kv_cache import default_block_tokens, kv_plan, state_blocks
+from quantui.domain.fitting.vllm_versions import behaviour
 
 GIB = 1024**3
 NOW = behaviour()

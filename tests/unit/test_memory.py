@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
+from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.fit_room import CPU_PROCESSES_BYTES
-from quantui.domain.kv_cache import kv_plan
+from quantui.domain.fitting.fit_room import CPU_PROCESSES_BYTES
+from quantui.domain.fitting.kv_cache import kv_plan
+from quantui.domain.fitting.vllm_versions import behaviour
 from quantui.domain.memory import GIB, Device, estimate_memory
 from quantui.domain.methods import method
-from quantui.domain.model_shape import model_shape
 from quantui.domain.models import ModelSpec, TensorInfo
-from quantui.domain.vllm_versions import behaviour
-from quantui.domain.weight_bytes import weight_bytes_per_rank
-from quantui.domain.weight_census import weight_census
+from quantui.domain.weights.weight_bytes import weight_bytes_per_rank
+from quantui.domain.weights.weight_census import weight_census
 
 NONE, BNB = method("none"), method("bitsandbytes")
 GQA = {

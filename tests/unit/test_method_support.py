@@ -6,11 +6,11 @@ from dataclasses import MISSING, fields
 
 import pytest
 
-from quantui.domain.attention_layers import AttentionLayers
+from quantui.domain.architecture.attention_layers import AttentionLayers
+from quantui.domain.architecture.model_shape import ModelShape
 from quantui.domain.hardware import Gpu
-from quantui.domain.method_support import support
 from quantui.domain.methods import methods
-from quantui.domain.model_shape import ModelShape
+from quantui.domain.support.method_support import support
 
 GTX_1080 = Gpu(0, name="GeForce GTX 1080", compute_capability=(6, 1))
 V100 = Gpu(0, name="Tesla V100", compute_capability=(7, 0))

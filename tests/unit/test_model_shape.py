@@ -7,7 +7,7 @@ import math
 import pytest
 from fixtures.published_models import MODELS, config_of
 
-from quantui.domain.model_shape import model_shape
+from quantui.domain.architecture.model_shape import model_shape
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 

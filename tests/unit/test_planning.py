@@ -13,7 +13,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 from run_plans import model_spec
 
-from quantui.domain.calibration import Observation
 from quantui.domain.draft import (
     AdapterChoice,
     CheckChoice,
@@ -25,6 +24,7 @@ from quantui.domain.draft import (
     ServeChoice,
 )
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.fitting.calibration import Observation
 from quantui.domain.hardware import Gpu, HardwareReport, Host
 from quantui.domain.models import AdapterSpec, FourBitVerdict, TensorInfo
 from quantui.domain.plan import EngineFacts

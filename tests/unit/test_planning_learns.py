@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from unit.test_planning import CPU, CUDA, facts, gpu, plan
 
-from quantui.domain.calibration import GIB, Figures, Observation
 from quantui.domain.draft import ServeChoice
+from quantui.domain.fitting.calibration import GIB, Figures, Observation
 
 GPU = (gpu(0),)
 

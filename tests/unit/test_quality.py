@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from quantui.domain.evidence import Evidence, published, read_evidence
 from quantui.domain.methods import method, methods
-from quantui.domain.quality import Quality, expected_quality
+from quantui.domain.performance.evidence import Evidence, published, read_evidence
+from quantui.domain.performance.quality import Quality, expected_quality
 
 SIZES = (0.5e9, 1.5e9, 8e9, 32e9, 70e9)
 

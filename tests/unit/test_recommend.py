@@ -9,11 +9,11 @@ from fixtures.public_machines import GIB, cards, gpu, machine, mig
 from fixtures.recommendation_cases import adapter, situation_of, variant
 from fixtures.situation import Expected
 
+from quantui.domain.choosing.layouts import layouts, usable_slots
+from quantui.domain.choosing.use_cases import CRITERIA, use_case
 from quantui.domain.errors import QuantuiError
-from quantui.domain.layouts import layouts, usable_slots
+from quantui.domain.performance.speed import OwnRun
 from quantui.domain.recommend import explanation, recommend, refusal_explanation, use_cases
-from quantui.domain.speed import OwnRun
-from quantui.domain.use_cases import CRITERIA, use_case
 
 
 def situation(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from quantui.domain.evidence import Evidence, SpeedPoint, published
-from quantui.domain.gpu_models import GpuModel, gpu_model
+from quantui.domain.architecture.model_shape import ModelShape, model_shape
 from quantui.domain.methods import method, methods
-from quantui.domain.model_shape import ModelShape, model_shape
-from quantui.domain.speed import OwnRun, Speed, decode_speed
+from quantui.domain.performance.evidence import Evidence, SpeedPoint, published
+from quantui.domain.performance.gpu_models import GpuModel, gpu_model
+from quantui.domain.performance.speed import OwnRun, Speed, decode_speed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

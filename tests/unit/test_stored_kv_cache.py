@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from quantui.domain.fit import Device, FitRequest, fit
+from quantui.domain.architecture.model_shape import model_shape
+from quantui.domain.architecture.stored_kv_cache import stored_kv_dtype
+from quantui.domain.fitting.fit import Device, FitRequest, fit
 from quantui.domain.methods import method
-from quantui.domain.model_shape import model_shape
-from quantui.domain.stored_kv_cache import stored_kv_dtype
-from quantui.domain.weight_census import weight_census
+from quantui.domain.weights.weight_census import weight_census
 
 FP8 = {"num_bits": 8, "type": "float", "dynamic": False}
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantui.domain.methods import methods
-from quantui.domain.variants import (
+from quantui.domain.choosing.variants import (
     Variant,
     by_name,
     card_bases,
@@ -16,6 +15,7 @@ from quantui.domain.variants import (
     same_architecture,
     same_shape,
 )
+from quantui.domain.methods import methods
 
 
 def variant(ref, **changes):

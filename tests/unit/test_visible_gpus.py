@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from quantui.domain.fitting.visible_gpus import visible_gpus
 from quantui.domain.hardware import Gpu, HardwareReport, MigSlice
-from quantui.domain.visible_gpus import visible_gpus
 
 GPUS = (
     Gpu(0, uuid="GPU-aaaa-1"),

@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from quantui.domain.vllm_versions import CURRENT, behaviour, version_numbers
+from quantui.domain.fitting.vllm_versions import CURRENT, behaviour, version_numbers
 
 CHANGES = tomllib.loads(
     resources.files("quantui.data").joinpath("vllm_versions.toml").read_text(encoding="utf-8")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from fixtures.published_models import config_of
 
-from quantui.domain.layer_partition import layers_of_stage
-from quantui.domain.lora_slots import lora_bytes
 from quantui.domain.methods import method
-from quantui.domain.weight_bytes import weight_bytes_per_rank
-from quantui.domain.weight_census import weight_census
+from quantui.domain.weights.layer_partition import layers_of_stage
+from quantui.domain.weights.lora_slots import lora_bytes
+from quantui.domain.weights.weight_bytes import weight_bytes_per_rank
+from quantui.domain.weights.weight_census import weight_census
 
 GIB = 2**30
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from fixtures.published_models import MODELS, config_of
 
-from quantui.domain.model_shape import model_shape
+from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.models import TensorInfo
-from quantui.domain.weight_census import parameters_by_role, weight_census
+from quantui.domain.weights.weight_census import parameters_by_role, weight_census
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 

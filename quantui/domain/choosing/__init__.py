@@ -1,0 +1,1 @@
+"""The parts of a recommendation: candidates, layouts, ranking, reasons, costs."""

@@ -1,0 +1,1 @@
+"""Speed and quality that can be expected: cards, formulas, published evidence, the user's own runs."""

@@ -1,0 +1,1 @@
+"""What runs on which devices with which vLLM, and why not."""
