@@ -40,7 +40,8 @@ _WHOLE = re.compile(r"\d{1,15}(?:_\d{3})*", re.ASCII)
 _SUFFIXED = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([kKmM])", re.ASCII)
 _FACTORS = {"k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
 _VERSION = re.compile(
-    r"v?(\d{1,4}\.\d{1,4}(?:\.\d{1,6})?)((?:rc|a|b|\.?post|\.?dev)\d+)?", re.ASCII
+    r"v?(\d{1,4}\.\d{1,4}(?:\.\d{1,6}){0,2})(?:\.x|((?:(?:rc|a|b|\.?post|\.?dev)\d+)*)(?:\+[A-Za-z0-9.]{1,40})?)",
+    re.ASCII,
 )
 
 
@@ -113,7 +114,7 @@ def gpu_indices(option: str, text: str) -> tuple[int, ...]:
 
 
 def version(option: str, text: str) -> str:
-    """A version of vLLM, ``0.32`` or ``0.32.0``; a leading v is dropped."""
+    """A version of vLLM, ``0.32``, ``0.32.0`` or ``0.32.x``; a leading v and a build's own name are dropped."""
     match = _VERSION.fullmatch(text.strip())
     if match:
         return match[1] + (match[2] or "")

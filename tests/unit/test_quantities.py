@@ -82,8 +82,9 @@ def test_what_names_no_gpus_is_refused(text):
 
 @pytest.mark.parametrize(
     ("text", "version"),
-    [("0.32", "0.32"), ("v0.32.1", "0.32.1"), ("0.33.0rc1", "0.33.0rc1"), ("0.9.0.1", None),
-     ("latest", None), ("32", None), ("", None), ("0.32; rm", None)],
+    [("0.32", "0.32"), ("v0.32.1", "0.32.1"), ("0.33.0rc1", "0.33.0rc1"), ("0.9.0.1", "0.9.0.1"),
+     ("0.7.x", "0.7"), ("0.6.4.post2.dev12+g1a2b3c", "0.6.4.post2.dev12"), ("0.2.5+dev", "0.2.5"),
+     ("0.7.0 (V1)", None), ("latest", None), ("32", None), ("", None), ("0.32; rm", None)],
 )  # fmt: skip
 def test_versions_of_vllm(text, version):
     if version is not None:

@@ -6,7 +6,9 @@ import pytest
 from fixtures.published_models import MODELS, config_of
 
 from quantui.domain.architecture.model_shape import model_shape
+from quantui.domain.methods import method
 from quantui.domain.models import TensorInfo
+from quantui.domain.weights.weight_bytes import weight_bytes_per_rank
 from quantui.domain.weights.weight_census import parameters_by_role, weight_census
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
@@ -236,3 +238,17 @@ def test_a_fused_tensor_that_does_not_add_up_stays_whole():
     tensors = tensors_of(("model.layers.0.self_attn.qkv_proj.weight", "BF16", (99, 4096)))
     (group,) = named(census(tensors=tensors), "qkv_proj")
     assert (group.rows, group.split) == (99, "column")
+
+
+@pytest.mark.parametrize(
+    ("version", "width"), [((0, 8, 5), 0.5 + 1 / 64 + 4 / 16384), ((0, 9, 2), 0.5625)]
+)
+def test_bitsandbytes_scales_stay_quantized_before_they_were_unfolded(
+    version: tuple[int, ...], width: float
+) -> None:
+    census = weight_census(config_of("meta-llama/Llama-3.1-8B-Instruct"))
+    assert census is not None
+    linear = sum(group.elements for group in census if group.quantized)
+    whole = weight_bytes_per_rank(census, method("none"), version=version).per_rank
+    counted = weight_bytes_per_rank(census, method("bitsandbytes"), version=version).per_rank
+    assert whole - counted == pytest.approx(linear * (2 - width), abs=200)

@@ -27,6 +27,8 @@ _NF4_WITH_WHOLE_SCALES = 0.5625
 
 https://github.com/vllm-project/vllm/pull/19742; vllm_bnb_plugin/bitsandbytes_loader.py, _dequantize_dq.
 """
+_NF4_DOUBLE_QUANTIZED = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""4 bits, an 8-bit scale every 64 and a 32-bit one for 256 of those (Dettmers et al. 2023, QLoRA, section 3)."""
 _SCALES_UNFOLDED = (0, 9, 2)
 _GUESSED = 0.15
 """Allowance for a model whose weights are counted as Llama's, or whose vision tower is not counted."""
@@ -68,8 +70,7 @@ def weight_bytes_per_rank(
             if not part:
                 continue
             each = _bytes_per_element(group, method, width, ranks, only_experts=only_experts)
-            if _is_double_quantized(group, method, each) and version >= _SCALES_UNFOLDED:
-                each = _NF4_WITH_WHOLE_SCALES
+            each = _with_scales(group, method, each, version)
             share = (
                 _rank_elements(group, ranks) * each * part
                 + _latent_copies(group, method, ranks) * part
@@ -146,10 +147,19 @@ def _bytes_per_element(
     return method.bytes_per_linear_weight
 
 
-def _is_double_quantized(group: WeightGroup, method: Method | None, each: float) -> bool:
-    """Whether the weights are bitsandbytes' 4 bit with scales that are quantized themselves."""
+def _with_scales(
+    group: WeightGroup, method: Method | None, each: float, version: tuple[int, ...]
+) -> float:
+    """``each``, for bitsandbytes' 4 bit as the version keeps its scales: unfolded to 32 bit, or quantized still.
+
+    What is made while loading is double quantized (bitsandbytes_loader.py, quantize_4bit(compress_statistics=True)).
+    """
     name = group.stored_as or (method.name if method is not None else "")
-    return group.quantized and name == "bitsandbytes" and 0.5 < each < _NF4_WITH_WHOLE_SCALES
+    if not group.quantized or name != "bitsandbytes" or not 0.5 < each <= _NF4_WITH_WHOLE_SCALES:
+        return each
+    if version >= _SCALES_UNFOLDED:
+        return _NF4_WITH_WHOLE_SCALES
+    return each if group.stored_as else _NF4_DOUBLE_QUANTIZED
 
 
 def _is_mxfp4(group: WeightGroup) -> bool:
