@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.choosing.ranking import DOUBLINGS
+from quantui.domain.choosing.ranking import DOUBLINGS, TIGHT, UNTRIED
 from quantui.domain.choosing.recommendation import Row
 from quantui.domain.choosing.use_cases import use_case
 from quantui.domain.formatting import format_bytes, format_seconds
@@ -110,7 +110,10 @@ def _rows(choice: Choice, use: str) -> Iterator[Row]:
             f"{chosen.title}: {chosen.reason} {chosen.source}",
         )
     yield Row(
-        "score", f"{choice.score:.3f}", "sum of the parts, 0.06 less where tight", chosen.source
+        "score",
+        f"{choice.score:.3f}",
+        f"sum of the parts, {TIGHT} less where tight, {UNTRIED} less where untried",
+        chosen.source,
     )
 
 

@@ -26,6 +26,9 @@ DOUBLINGS = 3.0
 """How many halvings of a quantity leave nothing of its criterion."""
 TIGHT = 0.06
 """Taken from the sum when one request of the asked length only fits tightly: it may not start."""
+UNTRIED = 0.03
+"""Taken from the sum where nobody has measured what a format loses, and where weights are rounded to 4-bit floats
+while they load: that is new, and loses more than NVFP4 made with data (NVIDIA, Introducing NVFP4)."""
 UNKNOWN_LOSS = 4.0
 """Percent; a loss nobody has measured counts as a poor 4-bit format's."""
 ONE_SOURCE = 0.4
@@ -111,8 +114,15 @@ def _judge(judged: Judged, best: Best, use_case: UseCase, users: int) -> Ranked:
     parts = {
         name: values[name] * use_case.weight(name) for name in CRITERIA if use_case.weight(name)
     }
-    tight = option.starts == "tight"
-    return Ranked(option, quality, cost, sum(parts.values()) - (TIGHT if tight else 0.0), parts)
+    less = (TIGHT if option.starts == "tight" else 0.0) + (UNTRIED if _untried(judged) else 0.0)
+    return Ranked(option, quality, cost, sum(parts.values()) - less, parts)
+
+
+def _untried(judged: Judged) -> bool:
+    option, quality, _ = judged
+    unknown = quality.loss_percent is None and quality.basis != "stored"
+    candidate = option.candidate
+    return unknown or (candidate.way == "in flight" and candidate.method.family == "FP4")
 
 
 def _loss(quality: Quality) -> float:

@@ -38,7 +38,10 @@ def device_findings(case: Case) -> Iterator[Finding]:
             fix=_instead(case.method),
         )
     else:
+        alike: dict[object, Gpu] = {}
         for gpu in case.gpus:
+            alike.setdefault((gpu.name, gpu.compute_capability), gpu)
+        for gpu in alike.values():
             yield from _capability(case, gpu)
     yield from _dtype(case)
 
