@@ -152,3 +152,11 @@ def test_claims_are_given_with_their_authors() -> None:
     claims = expected_quality(method("squeezellm"), 70e9).claims
     assert len(claims) == 1
     assert claims[0].startswith("the guides")
+
+
+def test_the_curve_ends_where_nothing_smaller_was_measured():
+    tiny, half = (expected_quality(method("awq"), size) for size in (4e6, 494_032_768))
+    assert tiny.loss_percent is not None
+    assert half.loss_percent is not None
+    assert tiny.loss_percent <= 1.2 * half.loss_percent
+    assert "no model near this size was measured" in tiny.note

@@ -225,11 +225,13 @@ def _weight(measured: float, size: float | None) -> float:
 
 
 def _estimate(method: str, curve: _Curve, size: float | None, claims: tuple[str, ...]) -> Quality:
-    level = curve.law.at(size)
+    # The law is not carried beyond the sizes it was read off: at four million parameters it would say 300 %.
+    within = None if size is None else min(max(size, min(curve.sizes)), max(curve.sizes))
+    level = curve.law.at(within)
     loss = curve.ratio * level
-    apart = _near(curve.own_apart, size)
+    apart = _near(curve.own_apart, within)
     if len(apart) < _ENOUGH:
-        apart += _near(curve.usual_apart, size)
+        apart += _near(curve.usual_apart, within)
     low, high = min([*apart, -_LEAST_BAND]), max([*apart, _LEAST_BAND])
     notes = []
     if curve.name != method:
@@ -243,7 +245,7 @@ def _estimate(method: str, curve: _Curve, size: float | None, claims: tuple[str,
     notes.append("harder tasks (code, long reasoning) lose more")
     formula = (
         f"{curve.ratio:.2f} ({curve.name} against {curve.words}; {len(curve.own)} scores) x {level:.2f} % "
-        f"(theirs at this size) = {loss:.2f} %"
+        f"(theirs at this size, or the nearest measured) = {loss:.2f} %"
     )
     return Quality(
         loss_percent=loss,
