@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from quantui.cli.demo import tell
 from quantui.cli.output import say
@@ -50,11 +53,11 @@ def record(run: Path, demo: Path) -> None:
     (RECORD / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def draw() -> str:
-    """The SVG of the recorded run."""
-    console = Console(
+def canvas(width: int) -> Console:
+    """A console whose output becomes a picture."""
+    return Console(
         record=True,
-        width=WIDTH,
+        width=width,
         force_terminal=True,
         color_system="truecolor",
         markup=False,
@@ -62,6 +65,38 @@ def draw() -> str:
         emoji=False,
         file=io.StringIO(),
     )
+
+
+def draw_recommendation() -> str:
+    """The SVG of what `quantui recommend` says of a described machine: its first choice, and the table above it."""
+    words = [
+        "recommend",
+        "Qwen2.5-7B",
+        "--hardware",
+        "rtx-3060.json",
+        "--context",
+        "16K",
+        "--users",
+        "2",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "quantui", *words, "--offline"],
+        cwd=HERE / "recommend",
+        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "80", "QUANTUI_HOME": os.devnull},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, _, _ = done.stdout.partition("\n\x1b[1m2  ")
+    console = canvas(80)
+    console.print(f"$ quantui {' '.join(words)}", soft_wrap=True)
+    console.print(Text.from_ansi(first.rstrip()))
+    return console.export_svg(title="quantui recommend", unique_id="recommend")
+
+
+def draw_demo() -> str:
+    """The SVG of the recorded run."""
+    console = canvas(WIDTH)
     console.print("$ quantui demo")
     state = RunState()
     for line in (RECORD / "events.jsonl").read_text(encoding="utf-8").splitlines():
@@ -80,12 +115,12 @@ def main() -> None:
     """Record if asked to, then draw."""
     if len(sys.argv) == 3:
         record(Path(sys.argv[1]), Path(sys.argv[2]))
-    svg = draw()
-    (HERE / "demo.svg").write_text(svg, encoding="utf-8")
     import resvg_py
 
-    png = resvg_py.svg_to_bytes(svg_string=svg, font_dirs=["/usr/share/fonts"], zoom=1.0)
-    (HERE / "demo.png").write_bytes(bytes(png))
+    for name, svg in (("demo", draw_demo()), ("recommend", draw_recommendation())):
+        (HERE / f"{name}.svg").write_text(svg, encoding="utf-8")
+        png = resvg_py.svg_to_bytes(svg_string=svg, font_dirs=["/usr/share/fonts"], zoom=1.0)
+        (HERE / f"{name}.png").write_bytes(bytes(png))
 
 
 if __name__ == "__main__":
