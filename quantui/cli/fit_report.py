@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 from quantui.cli.page import (
     count_of,
     engine_line,
-    gib,
     heading,
     machine,
     notes,
     page,
     paragraph,
     parameters,
+    put,
     rows,
     sentence,
+    sized,
     table,
+    unit_of,
     verdict,
 )
 from quantui.domain.choosing.recommendation import Row
@@ -117,16 +119,17 @@ def _room(answer: FitAnswer) -> str:
 def _memory(out: Console, answer: FitAnswer) -> None:
     several = len(answer.gpus) > 1
     where = "RAM" if answer.on_cpu else "each GPU" if several else "the GPU"
-    grid = table(f"memory of {where}", "GiB", "from", "to", "", right=(1, 2, 3), fold=(4,))
+    unit = unit_of((answer.fit.weights.bytes,))
+    grid = table(f"memory of {where}", unit, "from", "to", "", right=(1, 2, 3), fold=(4,))
     for name, figure, remark in _rows(answer):
         if figure.bytes or name in ("weights", "KV cache"):
-            value = gib(figure.bytes if _known(answer.fit, figure) else None)
-            grid.add_row("", name, value, *_band(figure), remark)
+            value = sized(figure.bytes if _known(answer.fit, figure) else None, unit)
+            grid.add_row("", name, value, *_band(figure, unit), remark)
     budget = answer.fit.budget_bytes
     if budget is not None:
-        grid.add_row("", "vLLM may take", gib(budget), "", "", _share(answer))
+        grid.add_row("", "vLLM may take", sized(budget, unit), "", "", _share(answer, unit))
     out.print()
-    out.print(grid)
+    put(out, grid)
 
 
 def _known(fit: Fit, figure: Figure) -> bool:
@@ -154,20 +157,20 @@ def _kib(count: int) -> str:
     return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.2f} MiB"
 
 
-def _band(figure: Figure) -> tuple[str, str]:
+def _band(figure: Figure, unit: str) -> tuple[str, str]:
     if figure.low == figure.bytes == figure.high:
         return "", ""
-    return gib(figure.low), gib(figure.high)
+    return sized(figure.low, unit), sized(figure.high, unit)
 
 
-def _share(answer: FitAnswer) -> str:
+def _share(answer: FitAnswer, unit: str = "GiB") -> str:
     fit = answer.fit
     if answer.on_cpu:
         return "of the free RAM"
     if fit.utilization is None:
         return ""
     totals = [gpu.total_bytes for gpu in answer.gpus if gpu.total_bytes is not None]
-    whole = f" of {gib(min(totals))}" if totals else ""
+    whole = f" of {sized(min(totals), unit)}" if totals else ""
     return f"utilization {fit.utilization:.2f}{whole}"
 
 

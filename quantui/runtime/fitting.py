@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from quantui.domain.described_sizes import ASSUMED_FREE
 from quantui.domain.fitting.fit import Fit, FitRequest, LoraSlots, fit
 from quantui.domain.fitting.placement import check_indices, devices_for, placements, slots_for
 from quantui.domain.formatting import gpu_numbers
+from quantui.domain.hardware_checks import min_compute_capability
 from quantui.domain.support.method_findings import version_numbers
 from quantui.domain.support.method_formats import field_findings, stored_candidates
 from quantui.domain.support.method_support import Support, support
@@ -62,7 +64,7 @@ class FitAnswer:
         """The smallest change that helps: the option to give, "" where it is none of `fit`'s, and what it means."""
         if self.verdict == "unsupported":
             fixes = [refused.fix for refused in self.support.refused if refused.fix]
-            return ("", fixes[0]) if fixes and not self.lacking else None
+            return ("", _in_options(fixes[0])) if fixes and not self.lacking else None
         change = self.fit.smallest_change
         return None if change is None else (f"{change.option} {change.value}".strip(), change.text)
 
@@ -138,7 +140,8 @@ def fit_here(
         rank = lora_rank((subject.adapter,)) or subject.adapter.rank or 16
         request = replace(request, lora_slots=LoraSlots(1, rank))
     method, stored = _as_stored(method, subject)
-    slots, notes, useless = slots_for(report, gpus)
+    lowest = min_compute_capability(version_numbers(subject.engine.version))
+    slots, notes, useless = slots_for(report, gpus, lowest)
     found = [
         _answer(subject, method, request, layout, slots, useless or lacking)
         for layout, lacking in placements(slots, request)
@@ -244,6 +247,18 @@ def _answer(
         suggest=able.supported and not lacking,
     )
     return FitAnswer(subject, method, request, layout, found, able, lacking)
+
+
+def _in_options(fix: str) -> str:
+    """A fix that is told in a profile's keys, in the command's options."""
+    fix = re.sub(r"[Ss]et serve\.(dtype|tensor_parallel) = \"?(\w+)\"?", _option, fix)
+    return fix.replace("serve.visible_devices", "--gpus")
+
+
+def _option(key: re.Match[str]) -> str:
+    name = "--tp" if key[1] == "tensor_parallel" else f"--{key[1]}"
+    verb = "Add" if key[0][0] == "S" else "add"
+    return f"{verb} {name} {key[2]}"
 
 
 def _rank(answer: FitAnswer) -> tuple[int, int]:

@@ -10,7 +10,9 @@ from quantui.domain.architecture.checkpoint_format import classify_quantization
 from quantui.domain.choosing import answer_documents as documents
 from quantui.domain.choosing.layouts import usable_slots
 from quantui.domain.fitting.placement import check_indices
+from quantui.domain.hardware_checks import min_compute_capability
 from quantui.domain.recommend import Situation, recommend, use_case
+from quantui.domain.support.method_findings import version_numbers
 from quantui.runtime.fitting import filled_in
 from quantui.runtime.learned import correction, speeds_here
 from quantui.runtime.local_variants import card_bases_in
@@ -69,7 +71,9 @@ def recommend_here(
     wanted = use_case(use)
     report = subject.hardware
     check_indices(report, gpus)
-    slots, _ = usable_slots(report, gpus)
+    slots, _ = usable_slots(
+        report, gpus, min_compute_capability(version_numbers(subject.engine.version))
+    )
     found = search_variants(subject.model, offline=offline)
     engine, model = subject.engine, subject.model
     stored = classify_quantization(model.config)

@@ -196,9 +196,36 @@ def test_the_text_fits_80_columns_without_colour(home, tmp_path, name, explain):
     )
     assert ended.err == ""
     assert max(map(len, ended.out.splitlines())) <= 80
+    assert not [line for line in ended.out.splitlines() if line != line.rstrip()]
     assert "\x1b" not in ended.out
     for words in ("weights", "KV cache", "GiB", "not this one", "vLLM 0.32"):
         assert words in ended.out
+
+
+def test_a_small_model_is_told_in_mib(home, tmp_path):
+    small = model(tmp_path, QWEN_7B | {"hidden_size": 256, "num_hidden_layers": 2}, name="small")
+    told = home.run("fit", small, "--hardware", machine(tmp_path, L4)).out
+    heading = next(line for line in told.splitlines() if "memory of" in line)
+    weights = next(line for line in told.splitlines() if line.startswith("  weights"))
+    assert "MiB" in heading.split()
+    assert float(weights.split()[1]) > 1
+
+
+def test_a_fix_is_told_in_the_commands_own_options(home, tmp_path):
+    gemma = model(
+        tmp_path, QWEN_7B | {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"]}
+    )
+    t4 = machine(tmp_path, card("Tesla T4", 14.6, "7.5"))
+    told = home.run("fit", gemma, "--hardware", t4).text
+    assert "--dtype float32" in told
+    assert "serve." not in told
+
+
+@pytest.mark.parametrize(("version", "verdict"), [("0.9.1", "fits"), ("0.32", "unsupported")])
+def test_a_v100_is_served_by_a_vllm_that_still_had_volta(home, qwen, tmp_path, version, verdict):
+    where = machine(tmp_path, V100)
+    asked = ("fit", qwen, "--hardware", where, "--vllm-version", version, "--context", "4096")
+    assert document(home.run(*asked, "--json"))["verdict"] == verdict
 
 
 def test_a_narrow_terminal_is_not_exceeded(home, qwen, l4):

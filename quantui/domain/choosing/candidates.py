@@ -14,6 +14,7 @@ from quantui.domain.choosing.costs import (
 )
 from quantui.domain.choosing.recommendation import Refusal
 from quantui.domain.methods import methods
+from quantui.domain.support.method_findings import version_numbers
 from quantui.domain.support.method_formats import stored_candidates
 
 if TYPE_CHECKING:
@@ -105,10 +106,18 @@ def steps_of(
         steps.append(
             make_step(candidate.method, situation.shape.parameters, stored_bytes, on_cpu=on_cpu)
         )
-    plugin = candidate.method.plugin
-    if plugin and situation.plugins is None:
-        steps.append(install_step(plugin))
+    if situation.plugins is None:
+        steps += map(install_step, _packages(candidate.method, situation.vllm_version))
     return tuple(steps)
+
+
+def _packages(chosen: Method, vllm: str) -> tuple[str, ...]:
+    """What has to be beside vLLM: the plugin, which brings what it needs; before there was one, that itself."""
+    if not chosen.plugin:
+        return ()
+    since = chosen.plugin_since
+    older = since is not None and version_numbers(vllm) < since
+    return chosen.requires if older else (chosen.plugin,)
 
 
 def weights_16bit(census: tuple[WeightGroup, ...] | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from quantui.domain.hardware_checks import check_gpu, usable_gpus
+from quantui.domain.hardware_checks import MIN_COMPUTE_CAPABILITY, gpu_problems, usable_gpus
 from quantui.domain.performance.gpu_models import gpu_model
 
 if TYPE_CHECKING:
@@ -68,22 +68,24 @@ class Layout:
 
 
 def usable_slots(
-    report: HardwareReport, gpus: tuple[int, ...] | None
+    report: HardwareReport,
+    gpus: tuple[int, ...] | None,
+    lowest: tuple[int, int] = MIN_COMPUTE_CAPABILITY,
 ) -> tuple[tuple[Slot, ...], tuple[str, ...]]:
     """The devices vLLM can use, the fastest and emptiest first, and why others cannot be.
 
     ``gpus`` None: any. A card in MIG mode counts as its slices. CUDA_VISIBLE_DEVICES, where it names indices, limits
-    what is taken unless ``gpus`` says otherwise.
+    what is taken unless ``gpus`` says otherwise. ``lowest``: the compute capability that vLLM needs.
     """
     wanted = _visible(report) if gpus is None else gpus
-    allowed = {gpu.index for gpu in usable_gpus(report)}
+    allowed = {gpu.index for gpu in usable_gpus(report, lowest)}
     found: list[Slot] = []
     notes: list[str] = []
     for gpu in report.gpus:
         if wanted is not None and gpu.index not in wanted:
             continue
         if gpu.index not in allowed:
-            problems = (*gpu.problems, *check_gpu(gpu))
+            problems = gpu_problems(gpu, lowest)
             told = [f"{one.what} {one.why}" for one in problems if one.severity != "note"]
             notes += told[:1]
         else:

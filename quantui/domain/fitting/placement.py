@@ -42,13 +42,14 @@ def lora_slots(max_loras: int | None, rank: int | None) -> LoraSlots | None:
 
 
 def slots_for(
-    report: HardwareReport, gpus: tuple[int, ...] | None
+    report: HardwareReport, gpus: tuple[int, ...] | None, lowest: tuple[int, int]
 ) -> tuple[tuple[Slot, ...], tuple[str, ...], str]:
     """The devices to count with, notes on others, and why none can be used where there are only such.
 
-    Those are kept then: that the machine's RAM would do is no answer to a question about its GPUs.
+    ``lowest``: the compute capability that vLLM needs. Unusable devices are kept where there are no others: that the
+    machine's RAM would do is no answer to a question about its GPUs.
     """
-    slots, notes = usable_slots(report, gpus)
+    slots, notes = usable_slots(report, gpus, lowest)
     if slots or gpus == () or not report.gpus:
         return slots, notes, ""
     wanted = tuple(gpu for gpu in report.gpus if gpus is None or gpu.index in gpus)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.hardware_checks import MIN_COMPUTE_CAPABILITY
+from quantui.domain.hardware_checks import min_compute_capability
 from quantui.domain.methods import methods
 from quantui.domain.support.method_findings import Finding, Refused, called, dotted
 
@@ -33,7 +33,7 @@ def device_findings(case: Case) -> Iterator[Finding]:
         yield from _cpu(case)
     elif case.method.served and not set(case.method.platforms) & {"cuda"}:
         yield Refused(
-            f"{case.method.title} runs on {' and '.join(case.method.platforms).upper()} only.",
+            f"{case.method.title} runs on {' and '.join(map(str.upper, case.method.platforms))} only.",
             why=case.method.source_of("platforms"),
             fix=_instead(case.method),
         )
@@ -101,7 +101,8 @@ def _cpu_experts(case: Case) -> Iterator[Finding]:
 
 def _capability(case: Case, gpu: Gpu) -> Iterator[Finding]:
     chosen, have = case.method, gpu.compute_capability
-    need = max(chosen.min_capability_in(case.version), MIN_COMPUTE_CAPABILITY)
+    lowest = min_compute_capability(case.version)
+    need = max(chosen.min_capability_in(case.version), lowest)
     most, full = chosen.max_compute_capability, chosen.weight_only_below
     if have is None:
         needs = f"{chosen.title} needs {dotted(need)}" + (
@@ -110,9 +111,9 @@ def _capability(case: Case, gpu: Gpu) -> Iterator[Finding]:
         yield Finding(f"The compute capability of {called(gpu)} is unknown: {needs}.")
     elif have < need:
         text = f"{chosen.title} needs compute capability {dotted(need)}; {called(gpu)} has {dotted(have)}."
-        if need <= MIN_COMPUTE_CAPABILITY:
+        if have < lowest:
             text = (
-                f"vLLM needs compute capability {dotted(need)}; {called(gpu)} has {dotted(have)}."
+                f"vLLM needs compute capability {dotted(lowest)}; {called(gpu)} has {dotted(have)}."
             )
         yield Refused(
             text,
