@@ -34,8 +34,13 @@ from quantui.domain.choosing.recommendation import (
 )
 from quantui.domain.choosing.training import training_options
 from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, UseCase, use_case, use_cases
+from quantui.domain.hardware_checks import min_compute_capability
+from quantui.domain.support.method_findings import version_numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from quantui.domain.choosing.candidates import Candidate
     from quantui.domain.choosing.layouts import Slot
     from quantui.domain.choosing.ranking import Ranked
     from quantui.domain.performance.quality import Quality
@@ -69,14 +74,14 @@ def recommend(situation: Situation) -> Recommendation:
     what making it costs. Raises QuantuiError for an unknown use case.
     """
     asked = _asked(situation)
-    slots, device_notes = usable_slots(situation.hardware, situation.gpus)
+    lowest = min_compute_capability(version_numbers(situation.vllm_version))
+    slots, device_notes = usable_slots(situation.hardware, situation.gpus, lowest)
     work = Workings(situation, asked, tuple(layouts(slots, counts=_counts(len(slots)))), {})
     advice = adapter_advice(situation)
     found, refused = candidates(situation, advice)
     options: list[tuple[Option, Quality, Cost]] = []
     refusals = list(refused)
-    for candidate in found:
-        answer = best_option(candidate, work)
+    for candidate, answer in zip(found, _placed(found, work), strict=True):
         if isinstance(answer, Option):
             options.append((answer, work.quality_of(candidate), _cost(answer, situation)))
         else:
@@ -102,6 +107,15 @@ def recommend(situation: Situation) -> Recommendation:
             *_notes(situation, asked, on_cpu=not slots),
         ),
     )
+
+
+def _placed(found: Sequence[Candidate], work: Workings) -> list[Option | Refusal]:
+    """Each candidate where it is served best; for the highest speed, all on as many cards as one of them is worth."""
+    alone = [best_option(one, work) for one in found]
+    if work.asked.use_case.name != "max-speed":
+        return alone
+    cards = max((len(one.layout.slots) for one in alone if isinstance(one, Option)), default=1)
+    return alone if cards < 2 else [best_option(one, work, cards=cards) for one in found]
 
 
 def _counts(most: int) -> frozenset[int]:
@@ -166,6 +180,7 @@ def _choice(place: int, one: Ranked, ranked: tuple[Ranked, ...], work: Workings)
         variant=candidate.variant,
         score=one.score,
         parts=one.parts,
+        taken=one.taken,
     )
 
 

@@ -45,7 +45,7 @@ CHOICE: dict[str, Any] = {
     "max_context": (int, NULL), "max_users": (int, NULL), "memory": dict, "speed": dict,
     "quality": dict, "cost": dict, "serve_adapter": (str, NULL), "dtype": (str, NULL),
     "variant": (dict, NULL), "reasons": list, "cautions": list, "score": float,
-    "score_parts": dict,
+    "score_parts": dict, "score_taken_off": dict,
 }  # fmt: skip
 REFUSED: dict[str, Any] = {
     "method": str, "title": str, "code": str, "reason": str, "reasons": list, "instead": list,
@@ -159,6 +159,14 @@ def test_cards_that_vllm_cannot_use_leave_the_cpu_and_a_note(home, qwen, tmp_pat
     assert "7.5" in " ".join(found["notes"])
 
 
+def test_what_this_machine_refuses_is_told_before_what_every_machine_does(home, tmp_path):
+    large = model(tmp_path, LLAMA_70B)
+    told = home.run("recommend", large, "--hardware", machine(tmp_path, A100)).out
+    refused = told.partition("Not here")[2].splitlines()
+    places = {line.split()[0]: number for number, line in enumerate(refused) if line.split()}
+    assert places["none"] < places["torchao"]
+
+
 def test_an_adapter_is_merged_or_kept_beside_with_the_reason(home, tmp_path):
     base = write(
         tmp_path / "base", model_files(num_attention_heads=4, num_key_value_heads=2, vocab_size=32)
@@ -203,6 +211,7 @@ def test_the_text_fits_80_columns_without_colour(home, tmp_path, use, explain):
     # A path is copied whole, however long.
     others = [line for line in ended.out.splitlines() if line.strip(" \\") not in paths]
     assert max(map(len, others)) <= 80
+    assert not [line for line in ended.out.splitlines() if line != line.rstrip()]
     assert "\x1b" not in ended.out
 
 

@@ -125,8 +125,8 @@ def test_every_figure_of_a_choice_is_explained_with_a_formula_or_a_source():
         subjects = {row.subject for row in rows}
         assert {"weights", "KV cache", "loss of quality", "speed, each user", "score"} <= subjects
         assert all(row.formula or row.source for row in rows)
-        total = sum(one.parts.values())
-        assert one.score == pytest.approx(total, abs=0.061)
+        assert one.score == pytest.approx(sum(one.parts.values()) - sum(one.taken.values()))
+        assert all(any(why in row.formula for row in rows) for why in one.taken)
 
 
 def test_a_refusal_for_memory_is_explained_with_the_figures():
@@ -328,3 +328,49 @@ def test_equal_cards_that_are_left_could_serve_copies():
     assert "takes 1 of 4 equal GPUs" in notes
     assert "--data-parallel-size 4" in notes
     assert "copies" not in " ".join(recommend(situation("h100")).notes)
+
+
+# What is compared
+
+
+def test_for_the_highest_speed_all_are_compared_on_as_many_cards():
+    """16 bit gains most from more cards; that it takes them must not make it faster than 4 bit on fewer."""
+    found = recommend(situation("8x h100", use="max-speed"))
+    none, four_bit = choice(found, "none"), choice(found, "awq")
+    assert none.tensor_parallel == four_bit.tensor_parallel > 1
+    assert four_bit.speed.tokens_per_s_total > none.speed.tokens_per_s_total
+    assert found.choices[0].speed.tokens_per_s_total > none.speed.tokens_per_s_total
+
+
+def test_eight_bit_on_two_cards_comes_before_16_bit_on_four():
+    """FP8 is recommended for most scenarios where the card has the units (GPUStack's vLLM study)."""
+    found = recommend(situation("8x h100", "llama-3.1-70b", users=4, context=8192))
+    first, plain = found.choices[0], choice(found, "none")
+    assert first.method.startswith("fp8")
+    assert len(first.gpus) < len(plain.gpus)
+
+
+def test_fp4_made_while_loading_on_a_card_without_its_units_comes_after_what_is_established():
+    found = recommend(situation("4090", "qwen2.5-32b", use="easy-start"))
+    assert choice(found, "mxfp4").rank > choice(found, "w4a16").rank
+    assert "without units for it" in " ".join(choice(found, "mxfp4").taken)
+
+
+@pytest.mark.parametrize(
+    ("version", "package"), [("0.32", "install vllm-bnb-plugin"), ("0.20", "install bitsandbytes")]
+)
+def test_what_bitsandbytes_needs_beside_vllm_depends_on_its_version(version, package):
+    found = recommend(situation(vllm_version=version))
+    steps = choice(found, "bitsandbytes").cost.steps
+    assert [step.text for step in steps if step.kind == "install"] == [f"{package} beside vLLM"]
+
+
+@pytest.mark.parametrize(
+    ("version", "served"), [("0.9.1", True), ("0.19.1", True), ("0.20", False)]
+)
+def test_a_v100_is_taken_by_a_vllm_that_still_had_volta(version, served):
+    found = recommend(situation("v100", vllm_version=version))
+    assert (found.choices[0].gpus == (0,)) is served
+    assert found.on_cpu is not served
+    if served:
+        assert {one.method for one in found.choices} <= {"none", "gptq", "bitsandbytes"}

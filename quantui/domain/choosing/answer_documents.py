@@ -150,6 +150,7 @@ def choice_part(choice: Choice) -> dict[str, Any]:
         "cautions": list(choice.cautions),
         "score": round(choice.score, 4),
         "score_parts": {name: round(value, 4) for name, value in choice.parts.items()},
+        "score_taken_off": dict(choice.taken),
     }
 
 

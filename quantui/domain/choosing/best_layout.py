@@ -20,15 +20,19 @@ _SPLIT = "serve.tensor-parallel"
 """Code of refusals about dividing heads, layers and groups (method_splits.py)."""
 SPEED_UP = 1.3
 """How much faster, in tokens a second, twice the cards have to be before "maximum speed" takes them."""
+LEAST_GAIN = 1.02
+"""The same for cards that another choice would take as well: enough that they do not lie idle."""
 _LACKS = ("does not have", "no longer has")
 """How refusals about a vLLM that is too old or too new are worded (method_engines.py)."""
 
 
-def best_option(candidate: Candidate, work: Workings) -> Option | Refusal:
+def best_option(candidate: Candidate, work: Workings, *, cards: int = 0) -> Option | Refusal:
     """The layout to serve the candidate with: the fewest cards that hold what is asked.
 
-    "Maximum speed" takes more cards where they make it a good deal faster. Where nothing holds all of the asked
-    users, the layout that holds most of them is taken. A refusal says why no layout will do.
+    "Maximum speed" takes more cards where they make it a good deal faster, and up to ``cards``, which another choice
+    takes, where they make it faster at all: else the choices would not be compared on the same machine. Where
+    nothing holds all of the asked users, the layout that holds most of them is taken. A refusal says why no layout
+    will do.
     """
     found: list[Placed] = []
     refused: list[tuple[Layout, Support]] = []
@@ -51,7 +55,7 @@ def best_option(candidate: Candidate, work: Workings) -> Option | Refusal:
     # Tensor parallel answers sooner: layers are dealt out to stages only where nothing else holds the model.
     undivided = [option for option in good if option.layout.pipeline_parallel == 1]
     if good:
-        return _choose(undivided or good, work)
+        return _choose(undivided or good, work, cards)
     if found:
         return _does_not_fit(min(found, key=lambda option: option.fit.missing_bytes), work)
     return _unsupported(candidate, refused)
@@ -94,13 +98,15 @@ def _wants_more(found: list[Placed], asked: Asked) -> bool:
     return not any(option.fit.verdict == "fits" and option.held >= asked.users for option in good)
 
 
-def _choose(good: list[Placed], work: Workings) -> Option:
+def _choose(good: list[Placed], work: Workings, cards: int) -> Option:
     if work.asked.use_case.name == "max-speed":
         best, *others = (timed(option, work) for option in good)
         for option in others:
             old, new = best.speed.tokens_per_s_total, option.speed.tokens_per_s_total
             grown = len(option.layout.slots) / max(1, len(best.layout.slots))
             needed = 1.0 if grown <= 1 else SPEED_UP ** (grown / 2)
+            if grown > 1 and len(option.layout.slots) <= cards:
+                needed = LEAST_GAIN
             if old is not None and new is not None and new >= old * needed:
                 best = option
         return best

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.choosing.ranking import DOUBLINGS, TIGHT, UNTRIED
+from quantui.domain.choosing.ranking import DOUBLINGS
 from quantui.domain.choosing.recommendation import Row
 from quantui.domain.choosing.use_cases import use_case
 from quantui.domain.formatting import format_bytes, format_seconds
@@ -109,10 +109,14 @@ def _rows(choice: Choice, use: str) -> Iterator[Row]:
             _FORMULAS[name],
             f"{chosen.title}: {chosen.reason} {chosen.source}",
         )
+    for why, taken in choice.taken.items():
+        yield Row(
+            "score: taken off", f"{taken:.3f}", why, "quantui's judgement, as the weights are"
+        )
     yield Row(
         "score",
         f"{choice.score:.3f}",
-        f"sum of the parts, {TIGHT} less where tight, {UNTRIED} less where untried",
+        "sum of the parts" + (", less what is taken off" if choice.taken else ""),
         chosen.source,
     )
 

@@ -14,7 +14,7 @@ from quantui.domain.choosing.costs import effort
 from quantui.domain.choosing.use_cases import CRITERIA
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from quantui.domain.choosing.options import Option
     from quantui.domain.choosing.recommendation import Cost
@@ -27,8 +27,11 @@ DOUBLINGS = 3.0
 TIGHT = 0.06
 """Taken from the sum when one request of the asked length only fits tightly: it may not start."""
 UNTRIED = 0.03
-"""Taken from the sum where nobody has measured what a format loses, and where weights are rounded to 4-bit floats
-while they load: that is new, and loses more than NVFP4 made with data (NVIDIA, Introducing NVFP4)."""
+"""Taken from the sum where nobody has measured what a format loses."""
+ROUNDED_FP4, ROUNDED_FP4_UNPACKED = 0.05, 0.2
+"""The same where weights are rounded to 4-bit floats while they load: that is new, and loses more than NVFP4 made with
+data (NVIDIA, Introducing NVFP4). The second where the card has no FP4 units: nothing is gained by it over integers of
+4 bit, which lose less (vLLM's documentation names Blackwell for FP4; the loss is each format's own)."""
 UNKNOWN_LOSS = 4.0
 """Percent; a loss nobody has measured counts as a poor 4-bit format's."""
 ONE_SOURCE = 0.4
@@ -52,13 +55,17 @@ Judged = tuple["Option", "Quality", "Cost"]
 
 @dataclass(frozen=True)
 class Ranked:
-    """An option with its quality and cost, and what it was worth: ``parts`` are weighed, and add up to the score."""
+    """An option with its quality and cost, and what it was worth.
+
+    ``parts`` are weighed; the score is their sum less ``taken``, what is held against it, by its reason.
+    """
 
     option: Option
     quality: Quality
     cost: Cost
     score: float
     parts: Mapping[Criterion, float]
+    taken: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -114,15 +121,24 @@ def _judge(judged: Judged, best: Best, use_case: UseCase, users: int) -> Ranked:
     parts = {
         name: values[name] * use_case.weight(name) for name in CRITERIA if use_case.weight(name)
     }
-    less = (TIGHT if option.starts == "tight" else 0.0) + (UNTRIED if _untried(judged) else 0.0)
-    return Ranked(option, quality, cost, sum(parts.values()) - less, parts)
+    taken = dict(_taken(judged))
+    return Ranked(option, quality, cost, sum(parts.values()) - sum(taken.values()), parts, taken)
 
 
-def _untried(judged: Judged) -> bool:
+def _taken(judged: Judged) -> Iterator[tuple[str, float]]:
     option, quality, _ = judged
-    unknown = quality.loss_percent is None and quality.basis != "stored"
     candidate = option.candidate
-    return unknown or (candidate.way == "in flight" and candidate.method.family == "FP4")
+    if option.starts == "tight":
+        yield "one request fits tightly", TIGHT
+    if candidate.way == "in flight" and candidate.method.family == "FP4":
+        native = option.support.how == "native"
+        where = "" if native else ", without units for it"
+        yield (
+            f"rounded to FP4 while loading{where}",
+            ROUNDED_FP4 if native else ROUNDED_FP4_UNPACKED,
+        )
+    elif quality.loss_percent is None and quality.basis != "stored":
+        yield "nobody has measured its loss", UNTRIED
 
 
 def _loss(quality: Quality) -> float:

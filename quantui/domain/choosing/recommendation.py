@@ -89,7 +89,7 @@ class Choice:
 
     ``ready``: quantui can serve it now, after downloading or merging at most; otherwise ``needs`` says what has to
     be had first. ``gpus`` are the report's indices, empty on the CPU. ``score`` is the sum of ``parts``, each a
-    criterion's value (0 to 1) times its weight.
+    criterion's value (0 to 1) times its weight, less what ``taken`` holds against it.
     """
 
     rank: int
@@ -114,6 +114,7 @@ class Choice:
     variant: Variant | None
     score: float
     parts: Mapping[Criterion, float]
+    taken: Mapping[str, float]
 
 
 @dataclass(frozen=True)
