@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantui.domain.checkpoint_facts import text_config
+from quantui.domain.architecture.config_view import text_config
 from quantui.domain.errors import ExitCode, QuantuiError
 
 if TYPE_CHECKING:

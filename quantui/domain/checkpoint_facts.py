@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.architecture.config_view import text_view
+from quantui.domain.architecture.config_view import positive, text_config, text_view
+from quantui.domain.architecture.quantization_readers import read_quantization
 
 if TYPE_CHECKING:
     from quantui.domain.models import TensorInfo
@@ -53,15 +54,6 @@ _SCALES = re.compile(
 )
 
 
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of ``config`` about the language model: nested in multimodal checkpoints."""
-    for key in ("text_config", "llm_config", "language_config", "thinker_config"):
-        nested = config.get(key)
-        if isinstance(nested, Mapping):
-            return text_config(nested)
-    return config
-
-
 def context_length(
     config: Mapping[str, Any], tokenizer_config: Mapping[str, Any] | None = None
 ) -> int | None:
@@ -76,7 +68,7 @@ def context_length(
     lengths = [length for key in _LENGTH_KEYS if (length := view.whole(key)) is not None]
     derived: float | None = min(lengths, default=None)
     derived = view.whole("model_max_length") or derived
-    limit = _positive_int((tokenizer_config or {}).get("model_max_length"))
+    limit = positive((tokenizer_config or {}).get("model_max_length"))
     if derived is not None and limit is not None:
         derived = min(derived, limit)
     if derived is None:
@@ -88,32 +80,15 @@ def context_length(
     for rope in ropes:
         kind = rope.get("rope_type") or rope.get("type")
         if kind == "longrope":
-            original = _positive_int(rope.get("original_max_position_embeddings"))
-            own = _positive_int(text.get("original_max_position_embeddings")) or original
+            original = positive(rope.get("original_max_position_embeddings"))
+            own = positive(text.get("original_max_position_embeddings")) or original
             return own or int(derived)
         if isinstance(kind, str) and kind in _STATES_SCALED_LENGTH:
             continue
         value = rope.get("factor", factor)
-        factor = float(value) if _positive_int(value) is not None else factor
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        factor = float(value) if number and 0 < value < 2**62 else factor
     return int(derived * factor)
-
-
-def quantization_method(config: Mapping[str, Any]) -> str | None:
-    """The ``quant_method`` a checkpoint is stored in, as vLLM names it; None for 16 or 32 bit."""
-    for part in (config, text_config(config)):
-        stored = part.get("quantization_config") or part.get("compression_config")
-        if not isinstance(stored, Mapping):
-            continue
-        method = str(stored.get("quant_method") or "").lower().replace("_tensors", "-tensors")
-        if method:
-            return method
-        if stored.get("load_in_4bit") or stored.get("load_in_8bit"):
-            return "bitsandbytes"
-        producer = stored.get("producer")
-        if isinstance(producer, Mapping) and producer.get("name") == "modelopt":
-            return "modelopt"
-        return "unknown"
-    return None
 
 
 def stored_dtype(
@@ -138,18 +113,17 @@ def parameter_count(tensors: Iterable[TensorInfo], config: Mapping[str, Any]) ->
 
     None when the packing is not one of bitsandbytes, GPTQ, AWQ or compressed-tensors.
     """
-    method = quantization_method(config)
-    stored = config.get("quantization_config")
-    bits = _positive_int(stored.get("bits")) if isinstance(stored, Mapping) else None
+    quantization = read_quantization(config)
+    bits = (quantization.bits if quantization else None) or 4
     count = 0
     for tensor in tensors:
-        if method is not None and _SCALES.search(tensor.name):
+        if quantization is not None and _SCALES.search(tensor.name):
             continue
-        if tensor.dtype == "U8" and method == "bitsandbytes":
+        if tensor.dtype == "U8" and quantization and quantization.format == "bitsandbytes":
             count += tensor.elements * 2
         elif tensor.dtype == "I32" and tensor.name.endswith((".qweight", ".weight_packed")):
-            count += tensor.elements * (32 // (bits or 4))
-        elif tensor.dtype in {"U8", "I32"} and method is not None:
+            count += tensor.elements * max(1, 32 // bits)
+        elif tensor.dtype in {"U8", "I32"} and quantization is not None:
             return None
         else:
             count += tensor.elements
@@ -206,9 +180,3 @@ def _rope_parameters(text: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return []
     nested = [value for value in rope.values() if isinstance(value, Mapping)]
     return nested or [rope]
-
-
-def _positive_int(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if 0 < value < 2**62 else None

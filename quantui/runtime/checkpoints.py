@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain import checkpoint_facts as facts
+from quantui.domain.architecture.quantization_config import quantization_method
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec, WeightFile
 from quantui.domain.weight_choice import (
@@ -56,7 +57,7 @@ def read_model(
         weight_bytes=weights.nbytes,
         parameters=facts.parameter_count(tensors, config) if tensors is not None else None,
         tensors=tensors,
-        quantization=facts.quantization_method(config),
+        quantization=quantization_method(config),
         context_length=facts.context_length(config, tokenizer_config),
         has_tokenizer=facts.has_tokenizer(names),
         has_chat_template=facts.has_chat_template(names, tokenizer_config),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quantui.domain import checkpoint_facts as facts
+from quantui.domain.architecture.quantization_config import quantization_method
 from quantui.domain.models import TensorInfo
 from quantui.domain.weight_choice import choose_model_weights, content_files, wanted_files
 
@@ -109,7 +110,7 @@ def test_the_tokenizer_can_lower_the_context():
     ],
 )
 def test_stored_quantization_is_named_as_vllm_names_it(config, expected):
-    assert facts.quantization_method(config) == expected
+    assert quantization_method(config) == expected
 
 
 def test_packed_weights_count_as_the_parameters_they_stand_for():

@@ -16,6 +16,7 @@ from typing import Any
 MOST_LAYERS = 4096
 """More layers than any model has; a larger number is a damaged or hostile config."""
 _MOST = 2**40
+_DEEPEST = 4
 _NESTED_TEXT = ("text_config", "llm_config", "language_config", "thinker_config", "language_model")
 _NESTED_VISION = ("vision_config", "vision_tower_config", "vit_config", "visual")
 
@@ -163,7 +164,7 @@ def text_view(config: Mapping[str, Any]) -> ConfigView:
     are then those of the class that transformers makes of them.
     """
     view = whole_view(config)
-    for _ in range(4):
+    for _ in range(_DEEPEST):
         inner = view.nested(*_NESTED_TEXT)
         if inner is None:
             break
@@ -173,6 +174,17 @@ def text_view(config: Mapping[str, Any]) -> ConfigView:
     if isinstance(kind, str) and view.values.get("hidden_size") is not None:
         return ConfigView(view.values, defaults_of(kind), kind)
     return view
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As :func:`text_view`, without defaults: what the config states about the language model."""
+    for _ in range(_DEEPEST):
+        nested = (config.get(key) for key in _NESTED_TEXT)
+        found = next((one for one in nested if isinstance(one, Mapping)), None)
+        if found is None:
+            break
+        config = found
+    return config
 
 
 def vision_view(config: Mapping[str, Any]) -> ConfigView | None:

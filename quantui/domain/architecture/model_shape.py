@@ -24,8 +24,8 @@ from quantui.domain.architecture.config_view import (
 )
 from quantui.domain.architecture.experts import expert_facts
 from quantui.domain.architecture.layer_schedule import ENCODER_TYPES, layer_count
+from quantui.domain.architecture.quantization_readers import read_quantization
 from quantui.domain.architecture.stored_kv_cache import stored_kv_dtype
-from quantui.domain.architecture.stored_quantization import stored_quantization
 from quantui.domain.weights.weight_census import active_parameters, census_with_notes, is_tied
 from quantui.domain.weights.weight_groups import WeightBytes, WeightGroup
 
@@ -118,7 +118,7 @@ def model_shape(
     attention, notes = attention_layers(text, dtype_bytes=4 if dtype == "float32" else 2)
     census, census_notes = census_with_notes(config, tensors)
     experts = expert_facts(text)
-    stored, classified = stored_quantization(config), classify_quantization(config)
+    stored, classified = read_quantization(config), classify_quantization(config)
     windows = [layer.window for layer in attention if layer.kind == "sliding" and layer.window]
     architecture = _architecture(config)
     parameters = sum(group.elements for group in census) if census else None
@@ -147,7 +147,7 @@ def model_shape(
         is_encoder_decoder=whole.flag("is_encoder_decoder") or text.flag("is_encoder_decoder"),
         is_generative=_is_generative(architecture, text),
         dtype=dtype,
-        quantization=facts.quantization_method(config),
+        quantization=stored.method if stored else None,
         quantization_bits=stored.bits if stored else None,
         group_size=stored.group_size if stored else None,
         parameters=parameters,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from quantui.domain.architecture.checkpoint_format import CheckpointFormat, classify_quantization
-from quantui.domain.checkpoint_facts import text_config
+from quantui.domain.architecture.config_view import text_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

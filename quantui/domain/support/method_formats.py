@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.checkpoint_facts import text_config
+from quantui.domain.architecture.quantization_readers import read_quantization
 from quantui.domain.methods import methods
 from quantui.domain.support.method_findings import Refused
 
@@ -35,25 +35,23 @@ def field_findings(
     config: Mapping[str, Any], *, on_cpu: bool, version: Version
 ) -> Iterator[Refused]:
     """What vLLM refuses of a GPTQ or AWQ checkpoint by the fields of its ``config`` (its config.json)."""
-    stored = config.get("quantization_config") or text_config(config).get("quantization_config")
-    if not isinstance(stored, dict):
+    stored = read_quantization(config)
+    if stored is None:
         return
-    name = stored.get("quant_method")
-    bits = stored.get("bits", stored.get("w_bit"))
-    if name == "gptq":
+    bits = stored.bits
+    if stored.format == "gptq":
         source = "vLLM 0.32, quantization/auto_gptq.py, TYPE_MAP."
-        if stored.get("sym") is False:
+        if stored.symmetric is False:
             yield _refuse("The checkpoint is asymmetric GPTQ: vLLM reads symmetric only.", source)
-        elif isinstance(bits, int) and bits not in ((4,) if on_cpu else (4, 8)):
+        elif bits is not None and bits not in ((4,) if on_cpu else (4, 8)):
             takes = "4 bit on the CPU" if on_cpu else "4 and 8 bit"
             yield _refuse(f"The checkpoint is GPTQ in {bits} bit: vLLM reads {takes}.", source)
-        group = stored.get("group_size")
-        if stored.get("desc_act") is True and group not in (None, -1) and version >= _STATIC_ORDER:
+        if stored.act_order and stored.group_size not in {None, -1} and version >= _STATIC_ORDER:
             yield _refuse(
                 "The checkpoint is GPTQ with activation order (desc_act) and groups: vLLM no longer reads it.",
                 "vLLM 0.32, quantization/utils/gptq_utils.py, normalize_and_validate_gptq_desc_act.",
             )
-    if name == "awq" and isinstance(bits, int) and bits != 4:
+    if stored.format == "awq" and bits is not None and bits != 4:
         yield _refuse(
             f"The checkpoint is AWQ in {bits} bit: vLLM reads 4 bit.",
             "vLLM 0.32, quantization/auto_awq.py, TYPE_MAP.",

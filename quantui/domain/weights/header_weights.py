@@ -125,7 +125,7 @@ def _modules(
     tensors: Sequence[TensorInfo], layers: int | None, stored: StoredQuantization | None
 ) -> dict[str, _Module]:
     modules: dict[str, _Module] = {}
-    keeps_zeros = stored is None or not stored.symmetric
+    keeps_zeros = stored is None or stored.zero_points
     for tensor in tensors:
         if not is_loaded(tensor.name, layers):
             continue
@@ -167,7 +167,7 @@ def _measure(
     elif stored is not None and tensor.dtype == "I32":
         packed_by = max(1, 32 // bits)
     module.elements += tensor.elements * packed_by
-    if packed_by > 1 and stored is not None and stored.method == "bitsandbytes":
+    if packed_by > 1 and stored is not None and stored.format == "bitsandbytes":
         module.vector = False
         return
     if len(shape) >= 3:
@@ -181,8 +181,8 @@ def _measure(
         rows, columns = shape
         if kind == "packed" and tensor.name.endswith(".qweight"):
             # AutoAWQ packs outputs and GPTQ inputs; both keep inputs first.
-            awq = stored is not None and stored.method == "awq"
-            rows, columns = (columns * packed_by, rows) if awq else (columns, rows * packed_by)
+            outputs = stored is not None and stored.outputs_packed
+            rows, columns = (columns * packed_by, rows) if outputs else (columns, rows * packed_by)
         elif packed_by > 1:
             columns *= packed_by
         module.rows, module.columns = rows, columns

@@ -10,7 +10,9 @@ from quantui.domain.architecture.attention_layers import kv_head_count
 from quantui.domain.architecture.config_view import text_view, vision_view, whole_view
 from quantui.domain.architecture.experts import expert_facts
 from quantui.domain.architecture.layer_schedule import ENCODER_TYPES, layer_count
-from quantui.domain.architecture.stored_quantization import stored_quantization
+from quantui.domain.architecture.module_names import is_named
+from quantui.domain.architecture.quantization_readers import read_quantization
+from quantui.domain.architecture.stored_bytes import stored_bytes
 from quantui.domain.weights.decoder_families import family_of
 from quantui.domain.weights.decoder_weights import decoder_weights
 from quantui.domain.weights.header_weights import header_weights
@@ -41,7 +43,7 @@ def census_with_notes(
     config: Mapping[str, Any], tensors: tuple[TensorInfo, ...] | None = None
 ) -> tuple[Census | None, tuple[str, ...]]:
     """As :func:`weight_census`, with notes on what was guessed, worded for the user."""
-    stored = stored_quantization(config)
+    stored = read_quantization(config)
     text = text_view(config)
     known, notes = _from_config(config, text)
     if tensors:
@@ -86,26 +88,27 @@ def as_stored(census: Census, stored: StoredQuantization) -> Census:
         if stored.experts_only and group.role != "expert":
             made.append(replace(group, quantized=False))
             continue
-        kept = [
-            index for index in group.layers if stored.skips(group.name.replace("{}", str(index), 1))
-        ]
-        if not group.layers and stored.skips(group.name):
-            made.append(replace(group, quantized=False))
-            continue
-        width = stored.bytes_of(group.rows, group.columns)
-        per = width / (group.rows * group.columns) if width is not None else None
-        if kept:
-            made.append(replace(_share(group, kept), quantized=False))
-        rest = [index for index in group.layers if index not in set(kept)]
-        if rest or not group.layers:
-            made.append(
-                replace(
-                    _share(group, rest) if kept else group,
-                    stored_width=per,
-                    stored_as=stored.method,
-                )
-            )
+        parts: dict[StoredQuantization | None, list[int]] = {}
+        for index in group.layers or (0,):
+            scheme = _scheme_of(group.name.replace("{}", str(index), 1), stored)
+            parts.setdefault(scheme, []).append(index)
+        for scheme, indices in parts.items():
+            part = _share(group, indices) if len(parts) > 1 else group
+            made.append(replace(part, quantized=False) if scheme is None else _in(part, scheme))
     return tuple(made)
+
+
+def _scheme_of(name: str, stored: StoredQuantization) -> StoredQuantization | None:
+    """What the module ``name`` is stored in; None: 16 bit."""
+    if is_named(name, stored.skipped):
+        return None
+    return next((one for names, one in stored.by_name if is_named(name, names)), stored)
+
+
+def _in(group: WeightGroup, stored: StoredQuantization) -> WeightGroup:
+    width = stored_bytes(stored, group.rows, group.columns)
+    per = width / (group.rows * group.columns) if width is not None else None
+    return replace(group, stored_width=per, stored_as=stored.method)
 
 
 def parameters_by_role(census: Census) -> dict[WeightRole, int]:
