@@ -103,6 +103,7 @@ def recommend(situation: Situation) -> Recommendation:
         (
             *device_notes,
             *_first_ready(choices),
+            *_of_a_format(situation, choices),
             *_copies(ranked, slots),
             *_notes(situation, asked, on_cpu=not slots),
         ),
@@ -208,6 +209,17 @@ def _notes(situation: Situation, asked: Asked, *, on_cpu: bool) -> tuple[str, ..
             f"The format of {len(unknown)} published variants is not known: {unknown[0]} first."
         )
     return (*notes, *situation.shape.notes)
+
+
+def _of_a_format(situation: Situation, choices: tuple[Choice, ...]) -> tuple[str, ...]:
+    """What to do about a quantized checkpoint that cannot be served here: its format cannot be changed."""
+    if choices or situation.shape.quantization is None:
+        return ()
+    base = f", {situation.base_ref}," if situation.base_ref else ""
+    return (
+        f"Give the 16-bit model that this checkpoint was made from{base} or a copy in another "
+        "format: a quantized one is served as it is or not at all.",
+    )
 
 
 def _copies(ranked: tuple[Ranked, ...], slots: tuple[Slot, ...]) -> tuple[str, ...]:

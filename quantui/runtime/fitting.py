@@ -15,7 +15,7 @@ from quantui.domain.fitting.placement import check_indices, devices_for, placeme
 from quantui.domain.formatting import gpu_numbers
 from quantui.domain.hardware_checks import min_compute_capability
 from quantui.domain.support.method_findings import version_numbers
-from quantui.domain.support.method_formats import field_findings, stored_candidates
+from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.support.method_support import Support, support
 from quantui.runtime.learned import correction
 
@@ -215,18 +215,9 @@ def _answer(
         capabilities=names,
         packages=subject.engine.packages,
         stored_as=subject.shape.quantization,
+        config=subject.model.config,
         cpu_flags=subject.hardware.host.cpu_flags,
     )
-    broken = tuple(
-        field_findings(
-            subject.model.config,
-            on_cpu=layout.on_cpu,
-            version=version_numbers(subject.engine.version),
-        )
-    )
-    if broken:
-        reasons = (*able.reasons, *(refused.text for refused in broken))
-        able = replace(able, supported=False, reasons=reasons, refused=(*able.refused, *broken))
     if request.dtype == "auto" and able.dtype:
         request = replace(request, dtype=able.dtype)
     request = replace(request, eager=request.eager or able.eager)

@@ -98,6 +98,7 @@ def recommend_here(
         variants=found.variants,
         download_bytes=model.download_bytes,
         calibration=correction(subject, "none", [slot.gpu for slot in slots[:1]]),
+        config=model.config,
         own_runs=speeds_here(subject, [slot.gpu for slot in slots[:1]]),
     )
     return Recommended(

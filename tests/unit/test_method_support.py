@@ -362,8 +362,8 @@ class TestStoredFormats:
         four_bit = shape(quantization="bitsandbytes", quantization_bits=4)
         assert not works("none", A100, shape=four_bit, stored_as="bitsandbytes").eager
 
-    def test_a_format_nobody_knows_is_cautioned_or_refused_by_the_engines_word(self):
-        assert works("none", A100, stored_as="exl3").cautions
+    def test_a_format_nobody_knows_is_refused_or_taken_at_the_engines_word(self):
+        assert "does not read" in refusal("none", A100, stored_as="exl3")
         assert "exl3" in refusal("none", A100, stored_as="exl3", capabilities={"awq"})
 
     @pytest.mark.parametrize(
@@ -482,3 +482,12 @@ class TestEngine:
 
     def test_a_method_for_other_hardware_is_refused(self):
         assert "ROCM" in refusal("ptpc_fp8", H100, vllm_version="0.18")
+
+    @pytest.mark.parametrize("name", ["eetq", "exl2", "quanto", "bitnet"])
+    def test_a_format_that_no_vllm_has_is_refused(self, name):
+        said = refusal("none", H100, stored_as=name)
+        assert f"does not read checkpoints quantized with {name}" in said
+
+    def test_a_format_that_a_later_vllm_may_have_is_cautioned_of(self):
+        found = works("none", H100, stored_as="brand-new", vllm_version="0.40")
+        assert any("does not know the format" in said for said in found.cautions)

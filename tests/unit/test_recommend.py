@@ -374,3 +374,20 @@ def test_a_v100_is_taken_by_a_vllm_that_still_had_volta(version, served):
     assert found.on_cpu is not served
     if served:
         assert {one.method for one in found.choices} <= {"none", "gptq", "bitsandbytes"}
+
+
+def test_a_checkpoint_that_its_own_fields_rule_out_is_not_recommended():
+    """`quantui fit` refuses it, and the two may not differ."""
+    fields = {"quant_method": "gptq", "bits": 3, "group_size": 128, "sym": True}
+    plain = situation()
+    config = {"model_type": "llama", "quantization_config": fields}
+    stored = replace(
+        plain,
+        shape=replace(plain.shape, quantization="gptq", quantization_bits=3, group_size=128),
+        stored_method="gptq",
+        config=config,
+    )
+    found = recommend(stored)
+    assert found.choices == ()
+    assert "GPTQ in 3 bit" in refusal(found, "none").reasons[0]
+    assert any("16-bit model" in note for note in found.notes)

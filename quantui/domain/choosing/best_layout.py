@@ -74,6 +74,7 @@ def _supported(candidate: Candidate, layout: Layout, situation: Situation) -> Su
         capabilities=situation.engine_methods,
         packages=situation.plugins,
         stored_as=candidate.stored_as,
+        config=situation.config if candidate.way == "as it is" else None,
         cpu_flags=situation.hardware.host.cpu_flags,
     )
 

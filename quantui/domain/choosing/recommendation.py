@@ -36,7 +36,7 @@ class Situation:
     ``stored_method``: the catalogue's name of what the checkpoint is quantized with, which its ``quant_method`` alone
     may not tell (classify_quantization). ``base_ref``: the 16-bit model that a quantized checkpoint says it was made
     from. ``download_bytes``: what of the model is not on this machine yet. ``adapters_change``: adapters come and go
-    while it serves.
+    while it serves. ``config``: the model's config.json, whose fields may rule its own format out.
     """
 
     shape: ModelShape
@@ -61,6 +61,7 @@ class Situation:
     dtype: str = "auto"
     calibration: Calibration | None = None
     own_runs: tuple[Any, ...] = ()
+    config: Mapping[str, Any] | None = None
 
 
 class Step(NamedTuple):

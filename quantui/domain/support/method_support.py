@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from quantui.domain.methods import method as method_named
 from quantui.domain.support.method_devices import device_findings
 from quantui.domain.support.method_engines import engine_findings
-from quantui.domain.support.method_findings import Case, Finding, Refused, version_numbers
+from quantui.domain.support.method_findings import (
+    CATALOGUE_VLLM,
+    Case,
+    Finding,
+    Refused,
+    dotted,
+    version_numbers,
+)
 from quantui.domain.support.method_formats import field_findings, stored_candidates
 from quantui.domain.support.method_splits import split_findings
 
@@ -138,6 +145,15 @@ def _unknown_format(case: Case) -> Iterator[Finding]:
         yield Refused(
             f"This engine's vLLM does not read checkpoints quantized with {name}.",
             why=f"It registers {', '.join(sorted(case.capabilities))}.",
+            fix="Give the 16-bit model, or a variant in a format that it reads.",
+        )
+    elif case.capabilities is None and name and case.version[:2] <= CATALOGUE_VLLM:
+        yield Refused(
+            "The checkpoint does not name its quant_method: vLLM cannot know its format."
+            if name == "unknown"
+            else f"vLLM {dotted(case.version)} does not read checkpoints quantized with {name}.",
+            why="vLLM refuses a quant_method that neither it nor a plugin registers (config/model.py, "
+            "_verify_quantization).",
             fix="Give the 16-bit model, or a variant in a format that it reads.",
         )
     else:
