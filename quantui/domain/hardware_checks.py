@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantui.domain.hardware import Problem
+from quantui.domain.units import GIB
 
 if TYPE_CHECKING:
     from quantui.domain.hardware import Disk, Gpu, HardwareReport, Host
@@ -23,7 +24,6 @@ CPU_ENGINE_BYTES = 3_200_000_000
 
 _TOO_OLD = "gpu.too-old"
 _UNUSABLE = (_TOO_OLD, "gpu.lost", "gpu.unreadable", "gpu.mig-without-slice")
-_GIB = 1024**3
 
 
 def min_compute_capability(vllm: tuple[int, ...]) -> tuple[int, int]:
@@ -85,8 +85,8 @@ def _taken(gpu: Gpu) -> Problem | None:
         return None
     return Problem(
         code="gpu.memory-in-use",
-        what=f"GPU {gpu.index} has {gpu.free_bytes / _GIB:.1f} GiB free: less than vLLM takes.",
-        why=f"By default vLLM refuses to start unless {needed / _GIB:.1f} GiB "
+        what=f"GPU {gpu.index} has {gpu.free_bytes / GIB:.1f} GiB free: less than vLLM takes.",
+        why=f"By default vLLM refuses to start unless {needed / GIB:.1f} GiB "
         f"({DEFAULT_UTILIZATION:.0%} of the card) are free.",
         fix="Stop what uses the GPU, or serve with a lower --gpu-memory-utilization.",
     )
@@ -145,7 +145,7 @@ def _full(disk: Disk) -> Problem | None:
         return None
     return Problem(
         code="disk.low",
-        what=f"{disk.free_bytes / _GIB:.1f} GiB are free for {disk.purpose} ({disk.path or '?'}).",
-        why=f"The smallest engine alone takes {CPU_ENGINE_BYTES / _GIB:.1f} GiB.",
+        what=f"{disk.free_bytes / GIB:.1f} GiB are free for {disk.purpose} ({disk.path or '?'}).",
+        why=f"The smallest engine alone takes {CPU_ENGINE_BYTES / GIB:.1f} GiB.",
         fix="Free disk space, or move it: HF_HOME for the Hub cache, QUANTUI_HOME for the rest.",
     )

@@ -14,12 +14,12 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.fitting.fit import LEAST_CONTEXT, fit
 from quantui.domain.fitting.fit_facts import Device, FitRequest, LoraSlots
 from quantui.domain.fitting.gpu_budget import (
-    GIB,
     cuda_context,
     lowered_utilization,
     requested_bytes,
 )
-from quantui.domain.fitting.vllm_versions import CURRENT
+from quantui.domain.units import GIB
+from quantui.domain.versions import CURRENT_VLLM
 from quantui.domain.weights.weight_census import weight_census
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from quantui.domain.methods import Method
     from quantui.domain.models import ModelSpec
 
-__all__ = ["GIB", "LEAST_CONTEXT", "Device", "MemoryEstimate", "estimate_memory", "served_shape"]
+__all__ = ["LEAST_CONTEXT", "Device", "MemoryEstimate", "estimate_memory", "served_shape"]
 
 _UNKNOWN_CONTEXT = 4096
 """Served when neither the model nor the memory tells how long a context may be."""
@@ -93,7 +93,7 @@ def estimate_memory(
     lora_slots: LoraSlots | None = None,
     eager: bool = False,
     force: bool = False,
-    vllm_version: str = CURRENT,
+    vllm_version: str = CURRENT_VLLM,
     calibration: Calibration | None = None,
 ) -> MemoryEstimate:
     """The estimate, with the context computed or the requested one checked.

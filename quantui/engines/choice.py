@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantui.domain.hardware_checks import MIN_COMPUTE_CAPABILITY
+from quantui.domain.versions import leading_numbers
 
 if TYPE_CHECKING:
     from quantui.domain.hardware import HardwareReport
@@ -31,7 +32,7 @@ def machine_problems(spec: EngineSpec, report: HardwareReport) -> tuple[str, ...
         known = [gpu.compute_capability for gpu in report.gpus if gpu.compute_capability]
         if not report.gpus:
             problems.append("No NVIDIA GPU was found.")
-        elif known and max(known) < version_numbers(needs.compute_capability):
+        elif known and max(known) < leading_numbers(needs.compute_capability):
             best = ".".join(map(str, max(known)))
             problems.append(
                 f"The GPU's compute capability is {best}; vLLM needs {needs.compute_capability}."
@@ -39,7 +40,7 @@ def machine_problems(spec: EngineSpec, report: HardwareReport) -> tuple[str, ...
     if (
         needs.cuda_driver is not None
         and report.cuda_version is not None
-        and version_numbers(report.cuda_version) < version_numbers(needs.cuda_driver)
+        and leading_numbers(report.cuda_version) < leading_numbers(needs.cuda_driver)
     ):
         problems.append(
             f"The driver supports CUDA {report.cuda_version}; this torch is built for "
@@ -47,8 +48,3 @@ def machine_problems(spec: EngineSpec, report: HardwareReport) -> tuple[str, ...
             "`uv pip install vllm --torch-backend=auto` in the profile."
         )
     return tuple(problems)
-
-
-def version_numbers(version: str) -> tuple[int, ...]:
-    """``"12.8"`` as ``(12, 8)``; what is no number counts as 0."""
-    return tuple(int(part) if part.isdigit() else 0 for part in version.split("."))

@@ -9,6 +9,7 @@ from quantui.domain.choosing.adapter_advice import lora_rank
 from quantui.domain.errors import QuantuiError
 from quantui.domain.fitting.fit_facts import LoraSlots
 from quantui.domain.quantities import tokens
+from quantui.domain.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from quantui.domain.models import AdapterSpec
 
 _SHORT = {"tp": "tensor_parallel_size", "pp": "pipeline_parallel_size"}
-_GIB = 1024**3
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def memory_options(draft: Draft, beside: AdapterSpec | None = None) -> MemoryOpt
     serve = draft.serve
     further = {_name(name): value for name, value in serve.extra_args.items()}
     given = serve.kv_cache_gib
-    kv_bytes = None if given is None else int(given * _GIB)
+    kv_bytes = None if given is None else int(given * GIB)
     return MemoryOptions(
         tensor_parallel=_whole(further, "tensor_parallel_size") or serve.tensor_parallel,
         pipeline_parallel=_whole(further, "pipeline_parallel_size") or 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.methods import check_runs_here, method
 from quantui.domain.support.method_formats import stored_candidates
+from quantui.domain.versions import version_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,8 +66,7 @@ def _check_gpus(size: int, engine: EngineFacts, gpus: tuple[Gpu, ...]) -> None:
 def _check_plugin(chosen: Method, engine: EngineFacts) -> None:
     if chosen.plugin is None or chosen.plugin_since is None:
         return
-    numbers = re.findall(r"\d+", engine.vllm_version)[:2]
-    if len(numbers) == 2 and tuple(map(int, numbers)) < chosen.plugin_since:
+    if version_numbers(engine.vllm_version) < chosen.plugin_since:
         return
     if chosen.plugin not in engine.versions:
         since = ".".join(map(str, chosen.plugin_since))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from quantui.domain.support.method_findings import version_numbers
+from quantui.domain.versions import version_numbers
 from quantui.engines.capabilities import as_command_line
 from quantui.engines.memory_options import max_lora_rank
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.versions import leading_numbers
 from quantui.runtime import engine_store as store
 from quantui.runtime.engine_site import Site, look
 from quantui.runtime.paths import engines_dir
@@ -102,7 +103,7 @@ def check_platform(spec: EngineSpec) -> None:
         problem = (
             f"Its wheels need glibc {needs.glibc}; this system's C library is {libc or 'another'}."
         )
-    elif needs.glibc and _numbers(libc_version) < _numbers(needs.glibc):
+    elif needs.glibc and leading_numbers(libc_version) < leading_numbers(needs.glibc):
         problem = f"Its wheels need glibc {needs.glibc}; this system has {libc_version}."
     if problem:
         raise QuantuiError(
@@ -127,10 +128,6 @@ def check_disk(spec: EngineSpec) -> None:
             "Free space, or put quantui on another disk with QUANTUI_HOME.",
             ExitCode.DOES_NOT_FIT,
         )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def _swap(partial: Path, target: Path) -> None:

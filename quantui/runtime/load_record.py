@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.fitting.calibration import GIB, Figures, Observation
+from quantui.domain.fitting.calibration import Figures, Observation
+from quantui.domain.units import GIB
 from quantui.runtime.observations import append_observation
 
 if TYPE_CHECKING:

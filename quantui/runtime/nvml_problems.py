@@ -6,13 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from quantui.domain.hardware import Gpu, Problem
+from quantui.domain.units import GIB
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from quantui.runtime.nvml import Failure, Nvml
 
-_GIB = 1024**3
 _NVIDIA = "0x10de"
 
 _SHARES_RAM = re.compile(r"\b(GB10|N1X|Orin|Thor|Xavier|Tegra)\b")
@@ -179,12 +179,12 @@ def _users(gpu: Gpu, failure: Failure | None) -> list[Problem]:
         ]
     # Without the reserved part, used memory includes it, and a free GPU would look taken.
     used = None if gpu.reserved_bytes is None else gpu.used_bytes
-    if gpu.processes or gpu.processes is None or used is None or used < _GIB:
+    if gpu.processes or gpu.processes is None or used is None or used < GIB:
         return []
     return [
         Problem(
             code="gpu.hidden-users",
-            what=f"{used / _GIB:.1f} GiB of GPU {gpu.index} are used by unseen processes.",
+            what=f"{used / GIB:.1f} GiB of GPU {gpu.index} are used by unseen processes.",
             why="In a container NVML shows only processes of that container.",
             fix="Run nvidia-smi on the host to see them.",
             severity="note",

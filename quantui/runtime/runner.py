@@ -25,8 +25,8 @@ from quantui.domain.events import (
     StepFinished,
     StepStarted,
 )
-from quantui.domain.memory import GIB
 from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep
+from quantui.domain.units import GIB
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.load_record import OUT_OF_MEMORY, keep_load
 from quantui.runtime.merge_run import run_merge

@@ -11,8 +11,9 @@ import pytest
 
 from quantui.domain.methods import methods
 from quantui.domain.support.method_devices import FLOAT16_REFUSED
-from quantui.domain.support.method_findings import CATALOGUE_VLLM, version_numbers
+from quantui.domain.support.method_findings import CATALOGUE_VLLM
 from quantui.domain.support.method_splits import MARLIN_GROUPS, MARLIN_TILE
+from quantui.domain.versions import version_numbers
 from quantui.runtime.capabilities import engine_capabilities
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from fixtures.published_models import config_of
 
 from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.methods import method
-from quantui.domain.support.method_findings import CATALOGUE_VLLM, version_numbers
+from quantui.domain.support.method_findings import CATALOGUE_VLLM
+from quantui.domain.versions import version_numbers
 from quantui.domain.weights.weight_bytes import weight_bytes_per_rank
 from quantui.domain.weights.weight_census import weight_census
 

@@ -14,7 +14,8 @@ from fake_vllm import Script
 from run_plans import check_step, merge_step, plan_of, serve_step
 
 from quantui.domain.events import MemorySample
-from quantui.domain.fitting.calibration import GIB, Expectation, Figures, Load
+from quantui.domain.fitting.calibration import Expectation, Figures, Load
+from quantui.domain.units import GIB
 from quantui.runtime.load_record import keep_load
 from quantui.runtime.observations import observations_file, read_observations
 from quantui.runtime.recorder import RunFolder

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from quantui.domain.fitting.calibration import (
-    GIB,
     LAST_RUNS,
     Expectation,
     Figures,
@@ -20,6 +19,7 @@ from quantui.domain.fitting.calibration import (
     weight_residual,
 )
 from quantui.domain.hardware import Gpu, HardwareReport, Host
+from quantui.domain.units import GIB
 
 LOAD = Load("1x card", "vllm-cuda", "0.32.0", "bitsandbytes", "content")
 

@@ -8,7 +8,8 @@ from importlib import resources
 import pytest
 
 from quantui.domain.hardware import Gpu, HardwareReport, MigSlice
-from quantui.domain.performance.gpu_models import GIB, fill_in, gpu_model
+from quantui.domain.performance.gpu_models import fill_in, gpu_model
+from quantui.domain.units import GIB
 
 
 def named(name: str, **facts: object) -> str | None:

@@ -11,9 +11,10 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.fitting.fit_room import CPU_PROCESSES_BYTES
 from quantui.domain.fitting.kv_cache import kv_plan
 from quantui.domain.fitting.vllm_versions import behaviour
-from quantui.domain.memory import GIB, Device, estimate_memory
+from quantui.domain.memory import Device, estimate_memory
 from quantui.domain.methods import method
 from quantui.domain.models import ModelSpec, TensorInfo
+from quantui.domain.units import GIB
 from quantui.domain.weights.weight_bytes import weight_bytes_per_rank
 from quantui.domain.weights.weight_census import weight_census
 

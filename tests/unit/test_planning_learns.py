@@ -8,7 +8,8 @@ import pytest
 from unit.test_planning import CPU, CUDA, facts, gpu, plan
 
 from quantui.domain.draft import ServeChoice
-from quantui.domain.fitting.calibration import GIB, Figures, Observation
+from quantui.domain.fitting.calibration import Figures, Observation
+from quantui.domain.units import GIB
 
 GPU = (gpu(0),)
 

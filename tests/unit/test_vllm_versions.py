@@ -7,7 +7,8 @@ from importlib import resources
 
 import pytest
 
-from quantui.domain.fitting.vllm_versions import CURRENT, behaviour, version_numbers
+from quantui.domain.fitting.vllm_versions import behaviour
+from quantui.domain.versions import CURRENT_VLLM, version_numbers
 
 CHANGES = tomllib.loads(
     resources.files("quantui.data").joinpath("vllm_versions.toml").read_text(encoding="utf-8")
@@ -33,7 +34,7 @@ def test_changes_are_in_order():
         ("0.7.x", (0, 7)),
         ("0.6.4.post1+dev", (0, 6, 4)),
         ("0.32.0rc1", (0, 32, 0)),
-        ("unknown", tuple(map(int, CURRENT.split(".")))),
+        ("unknown", tuple(map(int, CURRENT_VLLM.split(".")))),
     ],
 )
 def test_versions_are_read_as_people_and_packages_write_them(text, numbers):

@@ -14,8 +14,8 @@ from quantui.domain.choosing.costs import (
 )
 from quantui.domain.choosing.recommendation import Refusal
 from quantui.domain.methods import methods
-from quantui.domain.support.method_findings import version_numbers
 from quantui.domain.support.method_formats import stored_candidates
+from quantui.domain.versions import version_numbers
 
 if TYPE_CHECKING:
     from quantui.domain.architecture.model_shape import ModelShape

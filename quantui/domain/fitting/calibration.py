@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal
 
 from quantui.domain.formatting import format_bytes
 from quantui.domain.performance.speed_evidence import OwnRun
+from quantui.domain.units import GIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from quantui.domain.hardware import Gpu, HardwareReport
 
-GIB = 1024**3
 LAST_RUNS = 7
 """Residuals of this many runs make the median: enough to outvote odd ones, few enough to follow a change."""
 MOST_OF_A_CARD = 0.25

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quantui.domain.fitting.calibration import Calibration
-from quantui.domain.fitting.vllm_versions import CURRENT
+from quantui.domain.versions import CURRENT_VLLM
 
 __all__ = [
     "Calibration",
@@ -70,7 +70,7 @@ class FitRequest:
     eager: bool = False
     block_size: int | None = None
     lora_slots: LoraSlots | None = None
-    vllm_version: str = CURRENT
+    vllm_version: str = CURRENT_VLLM
     kv_cache_bytes: int | None = None
 
     @property

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.fitting.gpu_budget import GIB, cuda_context, requested_bytes
+from quantui.domain.fitting.gpu_budget import cuda_context, requested_bytes
+from quantui.domain.units import GIB
 
 if TYPE_CHECKING:
     from quantui.domain.fitting.fit_room import Pool, Room

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from quantui.domain.fitting.activations import Transient, mla_context_rows, transient_peak
 from quantui.domain.fitting.gpu_budget import (
-    GIB,
     LONG_CONTEXT,
     Band,
     batch_defaults,
@@ -26,6 +25,7 @@ from quantui.domain.fitting.kv_cache import (
     state_blocks,
 )
 from quantui.domain.fitting.vllm_versions import behaviour
+from quantui.domain.units import GIB
 from quantui.domain.weights.loaded_weights import loaded_weights
 
 if TYPE_CHECKING:

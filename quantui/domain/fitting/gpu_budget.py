@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from quantui.domain.units import GIB
+
 if TYPE_CHECKING:
     from quantui.domain.architecture.model_shape import ModelShape
     from quantui.domain.fitting.fit_facts import Device
     from quantui.domain.fitting.vllm_versions import VllmBehaviour
 
-GIB = 1024**3
 MIB = 1024**2
 
 LARGE_CARD_BYTES = 70 * GIB

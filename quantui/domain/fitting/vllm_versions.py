@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-CURRENT = "0.32"
-"""The version that is assumed where none is said; the figures of later ones are taken to be the same."""
+from quantui.domain.versions import CURRENT_VLLM, version_numbers
 
 SamplerKind = Literal["sort", "fused", "counting"]
 """How the dummy sampler of the profile run works: see :mod:`quantui.domain.fitting.activations`."""
@@ -59,16 +57,9 @@ class VllmBehaviour:
     sources: tuple[str, ...]
 
 
-def version_numbers(version: str) -> tuple[int, ...]:
-    """``(0, 8, 5)`` of ``0.8.5.post1+dev``; a version that says nothing counts as the current one."""
-    match = re.match(r"\s*v?(\d+(?:\.\d+)*)", version)
-    numbers = tuple(map(int, match[1].split("."))) if match else ()
-    return numbers if len(numbers) > 1 else tuple(map(int, CURRENT.split(".")))
-
-
 @cache
 def behaviour(
-    version: str = CURRENT, compute_capability: tuple[int, int] = (8, 0), stages: int = 1
+    version: str = CURRENT_VLLM, compute_capability: tuple[int, int] = (8, 0), stages: int = 1
 ) -> VllmBehaviour:
     """The rules of ``version``; V0 where it falls back to that: old cards, pipeline ``stages`` without Ray."""
     numbers = version_numbers(version)

@@ -13,9 +13,10 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from quantui.domain.hardware import Gpu, HardwareReport, MigSlice, Problem
-from quantui.domain.performance.gpu_table import GIB, GpuModel, Row, table
+from quantui.domain.performance.gpu_table import GpuModel, Row, table
+from quantui.domain.units import GIB
 
-__all__ = ["GIB", "GpuModel", "fill_in", "gpu_model"]
+__all__ = ["GpuModel", "fill_in", "gpu_model"]
 
 _MIG_USABLE = 0.95
 """Of a MIG profile's nominal size: nvidia-smi shows 4864 MiB for 1g.5gb and 9728 MiB for 1g.10gb (NVIDIA MIG guide)."""

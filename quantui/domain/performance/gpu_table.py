@@ -9,7 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-GIB = 1024**3
+from quantui.domain.units import GIB
+
 _ECC_SHARE = 15 / 16
 """What inline ECC leaves of GDDR memory: an L4 of 24 GiB reports 22.5, an L40S of 48 reports 45."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from quantui.domain.versions import CURRENT_VLLM
+from quantui.domain.versions import version_numbers as version_numbers  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from quantui.domain.hardware import Gpu
     from quantui.domain.methods import Method, Version
 
-CATALOGUE_VLLM = (0, 32)
+CATALOGUE_VLLM = version_numbers(CURRENT_VLLM)
 """The version of vLLM that the catalogue describes, and that an unknown version is taken for."""
 
 
@@ -56,12 +58,6 @@ class Case:
     def with_method(self, other: Method) -> Case:
         """The same question about another method."""
         return replace(self, method=other)
-
-
-def version_numbers(text: str | None) -> Version:
-    """The numbers a version begins with ("0.28.1rc2.dev3" is 0.28.1); the catalogue's own for an unknown one."""
-    found = re.match(r"v?(\d+(?:\.\d+)*)", text or "")
-    return tuple(map(int, found[1].split("."))) if found else CATALOGUE_VLLM
 
 
 def dotted(version: Version) -> str:
