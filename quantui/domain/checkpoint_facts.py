@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.architecture.config_view import positive, text_config, text_view
+from quantui.domain.architecture.config_view import positive, rope_parts, text_config, text_view
 from quantui.domain.architecture.quantization_readers import read_quantization
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from quantui.domain.models import TensorInfo
 
 _LENGTH_KEYS = (
@@ -73,7 +74,7 @@ def context_length(
         derived = min(derived, limit)
     if derived is None:
         return None
-    ropes = _rope_parameters(text)
+    ropes = rope_parts(text)
     if not ropes or "gemma3" in str(text.get("model_type", "")):
         return int(derived)
     factor = 1.0
@@ -172,11 +173,3 @@ def content_fingerprint(kind: str, digests: Iterable[tuple[str, str]]) -> str:
     for name, digest in sorted(digests):
         state.update(f"{name}\0{digest}\n".encode("utf-8", "surrogateescape"))
     return state.hexdigest()
-
-
-def _rope_parameters(text: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    rope = text.get("rope_parameters") or text.get("rope_scaling")
-    if not isinstance(rope, Mapping):
-        return []
-    nested = [value for value in rope.values() if isinstance(value, Mapping)]
-    return nested or [rope]

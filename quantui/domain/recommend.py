@@ -35,7 +35,7 @@ from quantui.domain.choosing.recommendation import (
 from quantui.domain.choosing.training import training_options
 from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, UseCase, use_case, use_cases
 from quantui.domain.hardware_checks import min_compute_capability
-from quantui.domain.support.method_findings import version_numbers
+from quantui.domain.versions import version_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ from quantui.domain.fitting.fit import Fit, FitRequest, LoraSlots, fit
 from quantui.domain.fitting.placement import check_indices, devices_for, placements, slots_for
 from quantui.domain.formatting import gpu_numbers
 from quantui.domain.hardware_checks import min_compute_capability
-from quantui.domain.support.method_findings import version_numbers
 from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.support.method_support import Support, support
+from quantui.domain.versions import version_numbers
 from quantui.runtime.learned import correction
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from quantui.domain.choosing.layouts import usable_slots
 from quantui.domain.fitting.placement import check_indices
 from quantui.domain.hardware_checks import min_compute_capability
 from quantui.domain.recommend import Situation, recommend, use_case
-from quantui.domain.support.method_findings import version_numbers
+from quantui.domain.versions import version_numbers
 from quantui.runtime.fitting import filled_in
 from quantui.runtime.learned import correction, speeds_here
 from quantui.runtime.local_variants import card_bases_in

@@ -187,6 +187,14 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
+def rope_parts(text: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rope's fields, once for each kind of layer that has its own; none where the config states no rope."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling")
+    if not isinstance(rope, Mapping):
+        return []
+    return [value for value in rope.values() if isinstance(value, Mapping)] or [rope]
+
+
 def vision_view(config: Mapping[str, Any]) -> ConfigView | None:
     """The part about images, when the config has one."""
     view = whole_view(config)

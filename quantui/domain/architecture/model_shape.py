@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from quantui.domain.architecture.checkpoint_format import classify_quantization
 from quantui.domain.architecture.config_view import (
     ConfigView,
     positive,
+    rope_parts,
     text_view,
     vision_view,
     whole_view,
@@ -30,6 +30,8 @@ from quantui.domain.weights.weight_census import active_parameters, census_with_
 from quantui.domain.weights.weight_groups import WeightBytes, WeightGroup
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from quantui.domain.models import TensorInfo
 
 __all__ = [
@@ -160,12 +162,8 @@ def model_shape(
 
 def rope_words(text: ConfigView) -> str | None:
     """Rope scaling in words; None where positions are not scaled."""
-    rope = text.values.get("rope_parameters") or text.values.get("rope_scaling")
-    if not isinstance(rope, Mapping):
-        return None
-    parts = [value for value in rope.values() if isinstance(value, Mapping)] or [rope]
     words = []
-    for part in parts:
+    for part in rope_parts(text.values):
         kind = part.get("rope_type") or part.get("type")
         if not isinstance(kind, str) or kind in {"default", "mrope"}:
             continue

@@ -11,6 +11,7 @@ from quantui.domain.fitting.fit_facts import Device, FitRequest, LoraSlots
 from quantui.domain.methods import method
 from quantui.domain.performance.quality import expected_quality
 from quantui.domain.performance.speed import decode_speed
+from quantui.domain.support.method_findings import called
 
 if TYPE_CHECKING:
     from quantui.domain.choosing.candidates import Candidate
@@ -107,7 +108,7 @@ def _device(slot: Slot) -> Device:
         False,
         total,
         total if free is None else free,
-        f"GPU {gpu.index} ({gpu.name or 'unknown'})",
+        called(gpu),
         compute_capability=gpu.compute_capability,
         others_bytes=gpu.used_bytes,
         unified_memory=bool(gpu.unified_memory),

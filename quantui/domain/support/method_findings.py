@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from quantui.domain.versions import CURRENT_VLLM
-from quantui.domain.versions import version_numbers as version_numbers  # noqa: PLC0414
+from quantui.domain.versions import CURRENT_VLLM, version_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -18,10 +18,10 @@ from quantui.domain.support.method_findings import (
     Finding,
     Refused,
     dotted,
-    version_numbers,
 )
 from quantui.domain.support.method_formats import field_findings, stored_candidates
 from quantui.domain.support.method_splits import split_findings
+from quantui.domain.versions import version_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

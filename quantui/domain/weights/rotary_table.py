@@ -6,14 +6,15 @@ One table for each distinct rope of the model, shared by its layers, in the serv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.architecture.attention_layers import head_dimension
-from quantui.domain.architecture.config_view import model_types, positive
+from quantui.domain.architecture.config_view import model_types, positive, rope_parts
 from quantui.domain.architecture.layer_schedule import is_mla
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from quantui.domain.architecture.config_view import ConfigView
 
 _WITHOUT = model_types(
@@ -49,13 +50,9 @@ def rotary_elements(text: ConfigView) -> int:
         or text.flag("alibi")
     ):
         return 0
-    stated = text.values.get("rope_parameters") or text.values.get("rope_scaling")
-    rope = stated if isinstance(stated, Mapping) else {}
-    nested = [value for value in rope.values() if isinstance(value, Mapping)]
-    if nested:
-        return sum(_table(text, part, positions, width) for part in nested)
-    tables = _table(text, rope, positions, width)
-    if text.model_type in _TWO_ROPES:
+    parts = rope_parts(text.values)
+    tables = sum(_table(text, part, positions, width) for part in parts or ({},))
+    if len(parts) < 2 and text.model_type in _TWO_ROPES:
         tables += positions * width
     return tables
 
