@@ -383,6 +383,30 @@ class TestStoredFormats:
         assert said in refusal("none", A100, stored_as=fields["quant_method"], config=config)
 
     @pytest.mark.parametrize(
+        ("order", "refused"), [("group", True), (True, True), ("weight", False), (None, False)]
+    )
+    def test_groups_in_the_order_of_activations_are_refused(self, order, refused):
+        weights = {"num_bits": 4, "type": "int", "group_size": 128, "actorder": order}
+        stored = {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"g": {"weights": weights}},
+        }
+        config = {"quantization_config": stored}
+        model = shape(quantization="compressed-tensors", stored_method="w4a16")
+        for version in ("0.32", "0.20"):
+            found = support(
+                "none",
+                gpus=[A100],
+                shape=model,
+                stored_as="compressed-tensors",
+                config=config,
+                vllm_version=version,
+            )
+            assert any("actorder" in said for said in found.reasons) == (
+                refused and version == "0.32"
+            )
+
+    @pytest.mark.parametrize(
         "fields",
         [
             {"quant_method": "gptq", "bits": 8, "sym": True, "desc_act": False, "group_size": 128},

@@ -31,6 +31,8 @@ from quantui.domain.architecture.stored_quantization import (
 _DTYPE_BITS = re.compile(r"u?(?:int|fp)([2-8])(?!\d)")
 _IMPLIED = {"modelopt_fp4": "NVFP4", "modelopt_mxfp8": "MXFP8", "mxfp8": "MXFP8"}
 _ANYTHING = "re:"
+_REORDERED = frozenset({"group", "dynamic"})
+"""Orders of activations that need columns reordered while serving (quant_args.py, ActivationOrdering)."""
 _FP8_BLOCK = (128, 128)
 """Of ModelOpt's FP8_PB_WO (modelopt.py)."""
 
@@ -49,6 +51,7 @@ def compressed(method: str, stored: Fields) -> StoredQuantization:
         min(schemes, key=lambda each: each.bits or 16),
         skipped=skip_list(stored),
         rotated=bool(stored.get("transform_config")),
+        act_order=any(each.act_order for each in schemes),
         schemes=len(schemes),
         by_name=_by_name(list(zip(map(_targets, groups), schemes, strict=False))),
         kv_cache=kv_cache_scheme(("kv_cache_scheme",), stored),
@@ -77,6 +80,8 @@ def _scheme(method: str, stored: Fields, each: Fields) -> StoredQuantization:
         activation_bits=number(activations, "num_bits") if isinstance(found, Mapping) else 16,
         activation_floating=activations.get("type") == "float",
         static_activations=activations.get("dynamic") is False,
+        act_order=weights.get("actorder") is True
+        or text(weights, "actorder").lower() in _REORDERED,
         label=strategy,
     )
 

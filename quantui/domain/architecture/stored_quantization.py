@@ -65,6 +65,7 @@ class StoredQuantization:
     double_quantized: bool = False
     experts_only: bool = False
     act_order: bool = False
+    """Groups are of columns in the order of their activations, not in their own."""
     rotated: bool = False
     outputs_packed: bool = False
     """Packed along the outputs, as AutoAWQ does; GPTQ packs inputs."""

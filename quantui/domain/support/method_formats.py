@@ -34,7 +34,7 @@ def stored_candidates(stored_as: str, shape: ModelShape | None = None) -> tuple[
 def field_findings(
     config: Mapping[str, Any], *, on_cpu: bool, version: Version
 ) -> Iterator[Refused]:
-    """What vLLM refuses of a GPTQ or AWQ checkpoint by the fields of its ``config`` (its config.json)."""
+    """What vLLM refuses of a checkpoint by the fields of its ``config`` (its config.json)."""
     stored = read_quantization(config)
     if stored is None:
         return
@@ -51,6 +51,11 @@ def field_findings(
                 "The checkpoint is GPTQ with activation order (desc_act) and groups: vLLM no longer reads it.",
                 "vLLM 0.32, quantization/utils/gptq_utils.py, normalize_and_validate_gptq_desc_act.",
             )
+    if stored.format == "compressed-tensors" and stored.act_order and version >= _STATIC_ORDER:
+        yield _refuse(
+            "The checkpoint's groups are in the order of activations (actorder): vLLM no longer reads it.",
+            "vLLM 0.32, compressed_tensors/compressed_tensors.py, _quantization_scheme_map_from_config.",
+        )
     if stored.format == "awq" and bits is not None and bits != 4:
         yield _refuse(
             f"The checkpoint is AWQ in {bits} bit: vLLM reads 4 bit.",
