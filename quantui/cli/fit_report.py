@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from quantui.runtime.fitting import FitAnswer
 
 
+MORE_THAN = 1.02
+"""Times the cache's size: above it, its tokens do not all take the bytes of one."""
+
+
 def print_fit(answer: FitAnswer, *, explain: bool) -> None:
     """The whole answer on stdout."""
     out = page()
@@ -53,7 +57,7 @@ def print_fit(answer: FitAnswer, *, explain: bool) -> None:
 def _head(out: Console, answer: FitAnswer) -> None:
     subject = answer.subject
     shape = subject.shape
-    stored = shape.quantization or shape.dtype or "unknown dtype"
+    stored = shape.quantization or shape.dtype or "dtype not told: 16 bit"
     paragraph(out, "model", f"{subject.model.ref}, {parameters(shape.parameters)}, {stored}")
     if subject.adapter is not None:
         rank = subject.adapter.rank or "unknown"
@@ -143,7 +147,10 @@ def _rows(answer: FitAnswer) -> Iterable[tuple[str, Figure, str]]:
     fit = answer.fit
     tokens = ""
     if fit.kv_cache_tokens:
-        tokens = f"{count_of(fit.kv_cache_tokens)} tokens of {_kib(fit.kv_bytes_per_token)}"
+        each = _kib(fit.kv_bytes_per_token)
+        # Windows and states stop growing: a long request takes less than its tokens times all layers.
+        less = fit.kv_cache_tokens * fit.kv_bytes_per_token > MORE_THAN * fit.kv_cache.bytes
+        tokens = f"{count_of(fit.kv_cache_tokens)} tokens of {'at most ' if less else ''}{each}"
     yield "weights", fit.weights, ""
     yield "KV cache", fit.kv_cache, tokens
     yield "peak of activations", fit.transient, ""

@@ -27,8 +27,9 @@ told); others as `quantui --help` lists them.
 
 --json prints one document; sizes are bytes, null is unknown. Keys are only
 ever added:
-  choices   rank, method, title, verdict ("fits" or "tight"), memory (as
-            `quantui fit --json` has it), max_context, max_users, reasons,
+  choices   rank, method, title, verdict ("fits", or "tight": it may not fit,
+            or some users have to wait), memory (as `quantui fit --json`
+            has it), max_context, max_users, reasons,
             cautions, cost (seconds, disk_bytes, download_bytes, steps), speed,
             quality, tensor_parallel, pipeline_parallel, gpus, ready, needs,
             way, variant, serve_adapter

@@ -80,7 +80,7 @@ def print_recommendation(answer: Recommended, *, program: str, explain: bool) ->
 def _head(out: Console, answer: Recommended) -> None:
     subject, found = answer.subject, answer.recommendation
     shape = subject.shape
-    stored = shape.quantization or shape.dtype or "unknown dtype"
+    stored = shape.quantization or shape.dtype or "dtype not told: 16 bit"
     paragraph(out, "model", f"{subject.model.ref}, {parameters(shape.parameters)}, {stored}")
     if subject.adapter is not None:
         paragraph(
@@ -129,6 +129,8 @@ def _choices(out: Console, choices: Sequence[Choice]) -> None:
         f"{unit}: weights{each}. context: the longest for so many users. tok/s: for each user. "
         "loss: of quality, %. first: what has to be done before."
     )
+    if any(choice.verdict == "tight" for choice in choices):
+        legend += " tight: it may not fit, or not all users at once; the reasons say which."
     remark(out, legend)
 
 
@@ -183,8 +185,8 @@ def _nothing(out: Console, found: Recommendation) -> None:
     )
     if nearest.change:
         paragraph(out, "fix", nearest.change)
-    if nearest.smaller:
-        paragraph(out, "smaller", ", ".join(nearest.smaller))
+    for number, way in enumerate(nearest.smaller):
+        paragraph(out, "" if number else "smaller", sentence(way))
 
 
 def _adapter(out: Console, found: Recommendation) -> None:
@@ -243,7 +245,9 @@ def _next(out: Console, answer: Recommended, choices: Sequence[Choice], program:
     if ready is not None:
         command(out, f"{program} init", *_names(answer, ready))
     best, found, file = choices[0], answer.recommendation, answer.subject.described_by
-    parts = [f"--context {found.context}", f"--users {found.users}"]
+    # With as many users as it holds: the others wait, which `fit` would call not fitting.
+    users = min(found.users, best.fit.users or found.users)
+    parts = [f"--context {found.context}", f"--users {users}"]
     if best.tensor_parallel > 1:
         parts.append(f"--tp {best.tensor_parallel}")
     if best.pipeline_parallel > 1:

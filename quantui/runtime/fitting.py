@@ -63,8 +63,11 @@ class FitAnswer:
     def change(self) -> tuple[str, str] | None:
         """The smallest change that helps: the option to give, "" where it is none of `fit`'s, and what it means."""
         if self.verdict == "unsupported":
+            if self.lacking:
+                return None
             fixes = [refused.fix for refused in self.support.refused if refused.fix]
-            return ("", _in_options(fixes[0])) if fixes and not self.lacking else None
+            if fixes:
+                return "", _in_options(fixes[0])
         change = self.fit.smallest_change
         return None if change is None else (f"{change.option} {change.value}".strip(), change.text)
 

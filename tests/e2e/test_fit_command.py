@@ -202,6 +202,28 @@ def test_the_text_fits_80_columns_without_colour(home, tmp_path, name, explain):
         assert words in ended.out
 
 
+def test_a_context_beyond_the_models_is_answered_with_the_longest_there_is(home, qwen, tmp_path):
+    asked = ("fit", qwen, "--hardware", machine(tmp_path, A100), "--json", "--context")
+    found = document(home.run(*asked, "131072"))
+    assert found["verdict"] == "unsupported"
+    assert found["smallest_change"]["option"] == "--context 32768"
+    assert document(home.run(*asked, "32768"))["verdict"] == "fits"
+
+
+def test_tokens_of_sliding_windows_are_not_multiplied_out(home, tmp_path):
+    """Ten tokens in eleven layers are not ten times eleven once a window is full."""
+    sliding = QWEN_7B | {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "sliding_window": 1024,
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 4
+        + ["sliding_attention"] * 4,
+    }
+    gemma = model(tmp_path, sliding, name="gemma")
+    told = home.run("fit", gemma, "--hardware", machine(tmp_path, A100)).text
+    assert "tokens of at most" in told
+
+
 def test_a_small_model_is_told_in_mib(home, tmp_path):
     small = model(tmp_path, QWEN_7B | {"hidden_size": 256, "num_hidden_layers": 2}, name="small")
     told = home.run("fit", small, "--hardware", machine(tmp_path, L4)).out

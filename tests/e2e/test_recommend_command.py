@@ -141,6 +141,7 @@ def test_nothing_to_recommend_is_told_with_what_comes_closest(home, tmp_path):
     assert text.exit_code == ExitCode.DOES_NOT_FIT
     assert "Nothing can be recommended here." in text.out
     assert "are missing" in text.out
+    assert ".," not in text.out
 
 
 def test_a_large_model_is_spread_over_the_cards_there_are(home, tmp_path):
@@ -220,6 +221,15 @@ def test_the_next_commands_can_be_copied(home, qwen, l4):
     commands = [shlex.split(line) for line in told.replace("\\\n", "").splitlines()]
     assert [words[3] for words in commands] == ["init", "fit"]
     assert home.run(*commands[1][3:], "--json").exit_code == ExitCode.OK
+
+
+def test_the_next_command_asks_for_as_many_users_as_are_held_at_once(home, qwen, l4):
+    told = home.run(
+        "recommend", qwen, "--hardware", l4, "--use-case", "many-users", "--users", "400"
+    )
+    assert "tight: it may not fit, or not all users at once" in told.text
+    fit = told.out.partition("\nNext\n")[2].replace("\\\n", "").splitlines()[1]
+    assert home.run(*shlex.split(fit)[3:], "--json").exit_code == ExitCode.OK
 
 
 def test_the_text_names_the_machine_the_engine_and_the_use(home, qwen, l4):

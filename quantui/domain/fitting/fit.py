@@ -78,6 +78,21 @@ def fit(
                 found, shape, census, method, devices, request, calibration, stored_bytes
             ),
         )
+    if suggest and found.verdict == "unsupported" and (request.context or 0) > room.limit:
+        within = replace(request, context=room.limit)
+        again = fit(
+            shape,
+            census,
+            method,
+            devices,
+            within,
+            calibration=calibration,
+            stored_bytes=stored_bytes,
+            suggest=False,
+        )
+        if again.verdict == "fits":
+            text = "the longest that the model was made for"
+            found = replace(found, smallest_change=Change("--context", str(room.limit), text))
     return found
 
 
