@@ -85,6 +85,7 @@ def _verdict(out: Console, answer: FitAnswer) -> None:
     words.stylize("bold")
     out.print(Text.assemble(words, _asked(answer)))
     asked = answer.request.context is not None or answer.verdict not in ("fits", "tight")
+    asked = asked or answer.fit.kv_cache_tokens is None
     for reason in answer.reasons if asked else ():
         paragraph(out, "why", sentence(reason))
     if answer.change is not None:

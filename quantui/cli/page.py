@@ -223,7 +223,10 @@ def _machine_lines(
         seen.setdefault(key, []).append(gpu)
     for alike in seen.values():
         gpu = alike[0]
-        numbers = gpu_numbers([item.index for item in alike])
+        indices = dict.fromkeys(item.index for item in alike)
+        numbers = gpu_numbers(list(indices))
+        if len(indices) < len(alike):
+            numbers = f"{len(alike)} slices of {numbers}"
         capability = ".".join(map(str, gpu.compute_capability or ())) or "unknown"
         each = " each" if len(alike) > 1 else ""
         yield (

@@ -179,7 +179,8 @@ def _verdict(found: Fit) -> Iterator[str]:
     yield from found.reasons
     change = found.smallest_change
     if change is not None:
-        yield f"with {change.option} {change.value} it would fit for sure: {change.text}"
+        option = f"with {change.option} {change.value} " if change.option else ""
+        yield f"{option}it would fit for sure: {change.text}"
 
 
 def plan_steps(plan: Plan) -> list[tuple[str, bool]]:

@@ -224,6 +224,11 @@ def test_tokens_of_sliding_windows_are_not_multiplied_out(home, tmp_path):
     assert "tokens of at most" in told
 
 
+def test_what_could_not_be_computed_is_said_to_be_unknown(home, qwen, tmp_path):
+    told = home.run("fit", qwen, "--hardware", machine(tmp_path, {"name": "Foo 9000"})).text
+    assert "Whether it fits is not computed: the memory of the device is not known." in told
+
+
 def test_a_small_model_is_told_in_mib(home, tmp_path):
     small = model(tmp_path, QWEN_7B | {"hidden_size": 256, "num_hidden_layers": 2}, name="small")
     told = home.run("fit", small, "--hardware", machine(tmp_path, L4)).out

@@ -232,6 +232,13 @@ def test_the_next_command_asks_for_as_many_users_as_are_held_at_once(home, qwen,
     assert home.run(*shlex.split(fit)[3:], "--json").exit_code == ExitCode.OK
 
 
+def test_slices_of_a_card_are_counted_not_listed(home, qwen, tmp_path):
+    slices = {"mig_enabled": True, "mig": [{"profile": "1g.10gb", "total_bytes": 10 * GIB}] * 7}
+    told = home.run("recommend", qwen, "--hardware", machine(tmp_path, A100 | slices)).text
+    assert "7 slices of GPU 0" in told
+    assert "0, 0" not in told
+
+
 def test_the_text_names_the_machine_the_engine_and_the_use(home, qwen, l4):
     told = home.run("recommend", qwen, "--hardware", l4).text
     for words in ("not this one", "NVIDIA L4", "vLLM 0.32", "balanced", "tok/s", "Not here"):

@@ -301,3 +301,12 @@ def test_an_encoder_needs_no_cache():
     found = fit(encoder, weight_census(LLAMA_8B), NONE, [card()], FitRequest(context=8192))
     assert found.verdict == "fits"
     assert found.kv_bytes_per_token == 0
+
+
+def test_what_else_is_on_the_card_is_named_where_that_alone_is_in_the_way():
+    """No option of vLLM frees memory that another process holds."""
+    found = ask(card(24, free=4), context=4096, suggest=True)
+    assert found.verdict == "does not fit"
+    assert found.smallest_change.option == ""
+    assert "stop what uses the GPU: 20.00 GiB" in found.smallest_change.text
+    assert ask(card(24), context=4096).verdict == "fits"

@@ -156,7 +156,7 @@ def _unknown(room: Room, request: FitRequest, reasons: tuple[str, ...]) -> Fit:
         room,
         Pool(0, 0, 0, transient, 0, 0),
         "unsupported" if reasons or room.weights.bytes < 0 else "tight",
-        (*reasons, f"not computed: {unknown}"),
+        (*reasons, f"whether it fits is not computed: {unknown}"),
         kv_cache_tokens=None,
         max_context=None,
         safe_context=None,

@@ -46,7 +46,7 @@ def smallest_change(
 
     Free: a lower share than is free, a higher utilization, fewer sequences than users need. Then what costs a
     little: up to half of the context, an FP8 cache, up to half of the users, GPUs that are idle, another format.
-    Then speed (eager), then any context or number of users that fits.
+    Then speed (eager), then any context or number of users that fits; at last, what else is on the device.
     """
 
     def fits(changed: FitRequest, how: Method = method) -> Fit | None:
@@ -65,7 +65,33 @@ def smallest_change(
     for changed, how, change in _candidates(found, shape, method, devices, request):
         if fits(changed, how):
             return change
-    return None
+    return _freed(shape, census, method, devices, request, stored_bytes)
+
+
+def _freed(
+    shape: ModelShape,
+    census: tuple[WeightGroup, ...] | None,
+    method: Method,
+    devices: Sequence[Device],
+    request: FitRequest,
+    stored_bytes: int | None,
+) -> Change | None:
+    """To stop what else is on the device, where that alone is in the way."""
+    free = [replace(each, free_bytes=each.total_bytes, others_bytes=0) for each in devices]
+    taken = max(
+        (
+            each.total_bytes - each.free_bytes
+            for each in devices
+            if each.total_bytes and each.free_bytes is not None
+        ),
+        default=0,
+    )
+    if taken <= 0:
+        return None
+    again = fit(shape, census, method, free, request, stored_bytes=stored_bytes, suggest=False)
+    what = "the RAM" if devices[0].on_cpu else "the GPU"
+    text = f"stop what uses {what}: {format_bytes(taken)} of it are taken"
+    return Change("", "", text) if again.verdict == "fits" else None
 
 
 def _candidates(

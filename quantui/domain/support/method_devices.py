@@ -105,7 +105,7 @@ def _capability(case: Case, gpu: Gpu) -> Iterator[Finding]:
     need = max(chosen.min_capability_in(case.version), lowest)
     most, full = chosen.max_compute_capability, chosen.weight_only_below
     if have is None:
-        needs = f"{chosen.title} needs {dotted(need)}" + (
+        needs = f"{'vLLM' if chosen.name == 'none' else chosen.title} needs {dotted(need)}" + (
             f", and {dotted(full)} to compute in its own width" if full else ""
         )
         yield Finding(f"The compute capability of {called(gpu)} is unknown: {needs}.")
