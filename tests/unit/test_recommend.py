@@ -391,3 +391,9 @@ def test_a_checkpoint_that_its_own_fields_rule_out_is_not_recommended():
     assert found.choices == ()
     assert "GPTQ in 3 bit" in refusal(found, "none").reasons[0]
     assert any("16-bit model" in note for note in found.notes)
+
+
+def test_fp4_is_not_to_be_made_for_a_card_without_units_for_it():
+    """Where no groups of 128 are possible, what vLLM makes while loading comes before a format for later cards."""
+    found = recommend(situation("3060", "deepseek-v2-lite", users=4, context=8192))
+    assert choice(found, "nvfp4").rank > choice(found, "bitsandbytes").rank

@@ -32,6 +32,8 @@ ROUNDED_FP4, ROUNDED_FP4_UNPACKED = 0.05, 0.2
 """The same where weights are rounded to 4-bit floats while they load: that is new, and loses more than NVFP4 made with
 data (NVIDIA, Introducing NVFP4). The second where the card has no FP4 units: nothing is gained by it over integers of
 4 bit, which lose less (vLLM's documentation names Blackwell for FP4; the loss is each format's own)."""
+MADE_FP4_UNPACKED = 0.12
+"""Where a checkpoint of FP4 would have to be made for a card without FP4 units: it is a format for later cards."""
 UNKNOWN_LOSS = 4.0
 """Percent; a loss nobody has measured counts as a poor 4-bit format's."""
 ONE_SOURCE = 0.4
@@ -130,8 +132,10 @@ def _taken(judged: Judged) -> Iterator[tuple[str, float]]:
     candidate = option.candidate
     if option.starts == "tight":
         yield "one request fits tightly", TIGHT
-    if candidate.way == "in flight" and candidate.method.family == "FP4":
-        native = option.support.how == "native"
+    native = option.support.how == "native"
+    if candidate.way == "make" and candidate.method.family == "FP4" and not native:
+        yield "FP4 to be made for a card without units for it", MADE_FP4_UNPACKED
+    elif candidate.way == "in flight" and candidate.method.family == "FP4":
         where = "" if native else ", without units for it"
         yield (
             f"rounded to FP4 while loading{where}",
