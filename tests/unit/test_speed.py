@@ -283,6 +283,16 @@ def test_a_published_ratio_outranks_the_formula() -> None:
     assert "GPUStack" in result.source
 
 
+def test_a_ratio_of_one_card_is_carried_to_eight_by_the_formula() -> None:
+    """What does not shrink with the weights weighs more on eight cards: all formats come nearer to 16 bit."""
+    one, eight = (
+        speed(LLAMA_70B, "gptq", H100, context=1024, tensor_parallel=ranks, evidence=None)
+        for ranks in (1, 8)
+    )
+    assert one.basis == eight.basis == "published"
+    assert 1 < relative(eight) < 0.7 * relative(one)
+
+
 def test_an_old_engine_speaks_only_for_ratios() -> None:
     shape = qwen3(3584, 28, 28, 4, 18944)
     plain = speed(shape, "none", A100, context=1024, evidence=None)

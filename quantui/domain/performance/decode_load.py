@@ -70,6 +70,17 @@ class Load(NamedTuple):
         stages = self.pipeline_parallel
         return each if stages == 1 else Step(*(part * stages for part in each))
 
+    def on_one_card(self, of: Candidate, plain: Candidate) -> tuple[Load, Candidate, Candidate]:
+        """The same over no other cards: what ratios of one card are compared with, where no link takes time."""
+        ranks = self.tensor_parallel * self.pipeline_parallel
+        alone = self._replace(
+            kv_bytes_per_token=self.kv_bytes_per_token * ranks,
+            tensor_parallel=1,
+            pipeline_parallel=1,
+        )
+        whole = of._replace(weight_bytes=of.weight_bytes * ranks)
+        return alone, whole, plain._replace(weight_bytes=plain.weight_bytes * ranks)
+
     def seconds(self, of: Candidate, users: int, context: int) -> float:
         """Of one step, as is likely."""
         return self.step(self.work(of.weight_bytes, users, context), of.how, users).seconds

@@ -125,7 +125,8 @@ def decode_speed(
             spread = None
     elif (found := nearest_ratio(known, load, asked, users, context)) is not None:
         measured, ratio = found
-        relative *= carried_ratio(ratio, load, asked, plain, users, measured.context)
+        one_card, whole, whole_16bit = load.on_one_card(asked, plain)
+        relative *= carried_ratio(ratio, one_card, whole, whole_16bit, users, measured.context)
         seconds = reference / relative
         basis, source = "published", f"{ratio:.2f} of the 16-bit speed: {measured.source}"
     else:
