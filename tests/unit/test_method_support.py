@@ -256,6 +256,13 @@ class TestTensorParallel:
             shape=shape(heads=16, kv_heads=3, attention=layers),
         )
 
+    def test_a_checkpoint_still_to_be_made_can_have_smaller_groups(self):
+        odd = shape(intermediate_size=10944, group_size=128)
+        told = " ".join(works("awq", A100, shape=odd).cautions)
+        assert "down_proj has 10944 inputs: not a whole number of groups of 128." in told
+        assert "made with groups of 64" in told
+        refusal("awq", A100, shape=odd, stored_as="awq")
+
     @pytest.mark.parametrize("name", AWQ_LIKE)
     def test_a_group_that_would_straddle_two_cards_is_refused_with_layer_and_numbers(self, name):
         said = refusal(name, gpus=four(A100, 8), tensor_parallel=8, shape=QWEN_72B)
@@ -275,9 +282,8 @@ class TestTensorParallel:
         works("none", gpus=four(A100, 4), tensor_parallel=4, shape=small, stored_as="gptq")
 
     def test_a_group_that_does_not_divide_the_hidden_size_is_refused_on_one_card(self):
-        assert "2880 inputs" in refusal(
-            "awq", A100, shape=shape(hidden_size=2880, head_dim=64, heads=64)
-        )
+        odd = shape(hidden_size=2880, head_dim=64, heads=64, group_size=128)
+        assert "2880 inputs" in refusal("awq", A100, shape=odd, stored_as="awq")
 
     def test_blocks_of_128_have_to_lie_whole_on_a_card(self):
         qwen = shape(

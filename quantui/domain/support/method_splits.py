@@ -115,6 +115,10 @@ def _layers(shape: ModelShape, tensor: int) -> Iterator[_Layer]:
             yield _Layer(f"{name}down_proj", inner, (hidden,), True, expert)
 
 
+_SMALLER_GROUPS = (64, 32)
+"""Groups that AWQ and GPTQ producers offer below 128, and Marlin takes (marlin_utils.py, 0.32)."""
+
+
 def _share(case: Case, layer: _Layer) -> int:
     return layer.inputs // case.tensor_parallel if layer.splits_inputs else layer.inputs
 
@@ -143,8 +147,16 @@ def _groups(case: Case, shape: ModelShape, layers: tuple[_Layer, ...]) -> Iterat
             if share % half == 0:
                 yield Finding(f"{text} vLLM takes a slower kernel for the experts (moe_wna16).")
                 continue
+        smaller = next((size for size in _SMALLER_GROUPS if size < group and share % size == 0), 0)
+        if smaller and share == layer.inputs and _still_to_be_made(case):
+            yield Finding(f"{text} Its checkpoint has to be made with groups of {smaller}.")
+            continue
         yield _refuse(text, why=case.method.source_of("split"))
         return
+
+
+def _still_to_be_made(case: Case) -> bool:
+    return case.stored_as is None and not case.method.in_flight
 
 
 def _marlin_groups(case: Case, shape: ModelShape) -> Iterator[Finding]:
