@@ -55,11 +55,6 @@ class AttentionLayers:
     layers: tuple[int, ...] = ()
     """The decoder layers' indices, in order: what a pipeline stage holds is counted from them."""
 
-    @property
-    def first_layer(self) -> int:
-        """The lowest index, 0 when the indices are not known."""
-        return self.layers[0] if self.layers else 0
-
     def elements_per_token(self, tensor_parallel: int = 1) -> int:
         """KV elements of one token in one of these layers on one rank; 0 for ``state`` and ``encoder``.
 

@@ -14,7 +14,6 @@ from quantui.domain.formatting import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from quantui.domain.choosing.variants import Variant
     from quantui.domain.methods import Method
 
 CONNECTION_BYTES_PER_S = 50e6
@@ -112,11 +111,6 @@ def effort(cost: Cost, slowest_seconds: float, *, in_flight: bool = False) -> fl
     minutes += sum(OWN_MINUTES.get(step.kind, 0.0) for step in cost.steps)
     minutes += LOADING_MINUTES if in_flight else 0.0
     return max(0.0, 1.0 - math.log1p(minutes) / math.log1p(LONGEST_MINUTES))
-
-
-def variant_bytes(variant: Variant, computed: int | None) -> int:
-    """What a variant takes on disk: its own size where known, else what its format makes of the weights."""
-    return variant.size_bytes or computed or 0
 
 
 def _spell(minutes: float) -> str:

@@ -149,7 +149,7 @@ def _loss(quality: Quality) -> float:
     """The loss that is ranked with, percent; a checkpoint served as it was quantized loses nothing more."""
     if quality.loss_percent is None:
         return 0.0 if quality.basis == "stored" else UNKNOWN_LOSS
-    return quality.loss_percent + (ONE_SOURCE if "one source only" in quality.note else 0.0)
+    return quality.loss_percent + (ONE_SOURCE if quality.one_source else 0.0)
 
 
 def _hardware(option: Option, users: int) -> float:

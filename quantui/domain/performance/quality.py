@@ -78,6 +78,8 @@ class Quality:
     note: str = ""
     formula: str = ""
     claims: tuple[str, ...] = ()
+    one_source: bool = False
+    """Only one source has measured it."""
 
 
 class _Loss(NamedTuple):
@@ -239,7 +241,8 @@ def _estimate(method: str, curve: _Curve, size: float | None, claims: tuple[str,
     if size is not None and min(abs(each - size) for each in curve.sizes) > _FAR:
         notes.append("no model near this size was measured")
         low, high = 2 * low, 2 * high
-    if len({each.point.source.name for each in curve.own}) == 1:
+    one_source = len({each.point.source.name for each in curve.own}) == 1
+    if one_source:
         notes.append("one source only")
     notes += sorted({each.point.note for each in curve.own if each.point.note})
     notes.append("harder tasks (code, long reasoning) lose more")
@@ -255,6 +258,7 @@ def _estimate(method: str, curve: _Curve, size: float | None, claims: tuple[str,
         note="; ".join(notes),
         formula=formula,
         claims=claims,
+        one_source=one_source,
     )
 
 
