@@ -151,6 +151,13 @@ def test_a_utilization_that_is_not_free_is_refused_as_vllm_refuses_it():
     found = ask(card(24, free=20), context=1024, utilization=0.9)
     assert found.verdict == "does not fit"
     assert "are free" in found.reasons[0]
+    assert "runs out later" not in found.reasons[0]
+
+
+def test_a_vllm_that_does_not_check_free_memory_is_said_to_run_out_later():
+    found = ask(card(24, free=20), context=1024, utilization=0.9, vllm_version="0.8.5")
+    assert found.verdict == "does not fit"
+    assert "this vLLM starts and runs out later" in found.reasons[0]
 
 
 def test_a_utilization_that_only_the_cuda_context_may_spoil_is_tight():

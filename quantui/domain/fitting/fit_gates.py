@@ -25,10 +25,11 @@ def gates(room: Room, budget: int, pool: Pool) -> tuple[int, tuple[str, ...]]:
             continue
         sure = device.free_bytes - low < want
         result = -1 if sure else min(result, 0)
+        later = "" if room.rules.checks_free_memory else "; this vLLM starts and runs out later"
         reasons.append(
             f"{device.name}: utilization {room.utilization:.2f} is {want / GIB:.2f} GiB, "
             f"{device.free_bytes / GIB:.2f} GiB are free before the CUDA context "
-            f"({low / GIB:.2f} to {high / GIB:.2f} GiB)"
+            f"({low / GIB:.2f} to {high / GIB:.2f} GiB){later}"
         )
     if room.graphs[0] and not room.rules.graphs_in_budget and room.device.total_bytes:
         # Captured after the cache is allocated, in what the budget leaves and the peak gave back.
