@@ -20,7 +20,7 @@ from quantui.domain.plan import CheckStep, DownloadStep, EngineFacts, Plan, Serv
 from quantui.engines.load_expectation import expectation_of, load_of
 from quantui.engines.memory_options import memory_options
 from quantui.engines.merge_planning import merge_notices, merge_step, model_name
-from quantui.engines.serving_checks import serving_checks
+from quantui.engines.serving_checks import check_can_be_had, serving_checks
 from quantui.engines.vllm_server import (
     quantization_argument,
     server_argv,
@@ -72,6 +72,7 @@ def build_plan(
     not fit or is not supported. ``force`` turns the latter into notices.
     """
     chosen = method(draft.quantization.method)
+    check_can_be_had(chosen, facts.model)
     gpus = chosen_gpus(draft, facts)
     notices: list[str] = []
     for require in serving_checks(draft, facts.model, facts.engine, gpus) if serve else ():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.methods import check_runs_here, method
+from quantui.domain.methods import check_runs_here, method, methods
 from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.versions import version_numbers
 
@@ -41,6 +41,28 @@ def serving_checks(
         ),
         partial(_check_gpus, size, engine, gpus),
         partial(_check_plugin, _stored(model) or chosen, engine),
+    )
+
+
+def check_can_be_had(chosen: Method, model: ModelSpec) -> None:
+    """Refuse (exit code 2) a format that only a checkpoint can have, for a model that is stored in 16 bit.
+
+    vLLM would be started without an argument then, and serve 16 bit under the format's name.
+    """
+    if chosen.name == "none" or chosen.in_flight or model.quantization is not None:
+        return
+    made = ", ".join(
+        name
+        for name, one in methods().items()
+        if one.in_flight and one.argument and one.status in ("current", "plugin")
+    )
+    raise QuantuiError(
+        "method.needs-checkpoint",
+        f"{chosen.title} needs a checkpoint in that format; {model.ref} is not quantized.",
+        "vLLM does not make it while it loads, and quantui does not make such checkpoints yet.",
+        f"Give a copy in that format (`quantui inspect {model.ref} --variants` looks for one), or take a format "
+        f"that is made while loading: {made}.",
+        ExitCode.BAD_INPUT,
     )
 
 

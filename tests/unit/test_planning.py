@@ -126,6 +126,18 @@ def test_a_model_alone_is_served_and_asked():
     assert ids(plan()) == ["serve", "check"]
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("preparing", [False, True])
+def test_sixteen_bit_is_never_served_under_the_name_of_a_format_that_needs_a_checkpoint(
+    force, preparing
+):
+    wanted = QuantizationChoice(method="awq")
+    error = refused(
+        "method.needs-checkpoint", force=force, preparing=preparing, quantization=wanted
+    )
+    assert error.exit_code == ExitCode.BAD_INPUT
+
+
 def test_an_adapter_is_merged_before():
     the_plan = plan(facts(adapter=LORA))
     assert ids(the_plan) == ["merge", "serve", "check"]
