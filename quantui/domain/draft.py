@@ -10,6 +10,17 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+PRODUCERS = (
+    "llm-compressor",
+    "auto-round",
+    "autoawq",
+    "gptqmodel",
+    "torchao",
+    "bitsandbytes",
+    "onnxruntime",
+)
+"""The libraries that make quantized checkpoints, by the names of ``quantization.producer``."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -112,9 +123,85 @@ class MergeChoice:
 
 @dataclass(frozen=True)
 class QuantizationChoice:
-    """How the weights are stored in memory."""
+    """How the weights are stored in memory, and how a checkpoint in that format is made.
+
+    What is unset is as the producer has it by default (quantui/data/producers.toml).
+    """
 
     method: str = option("none", "Quantization method; `none` serves the checkpoint as it is.")
+    producer: str = option(
+        "auto",
+        "What makes the checkpoint. auto: vLLM while it loads, where it can, else the method's first.",
+        choices=("auto", *PRODUCERS),
+    )
+    python: str | None = option(
+        None,
+        "Interpreter that has the producer; unset: found or made.",
+        example="/opt/quantize/bin/python",
+    )
+    bits: int | None = option(
+        None, "Bits a weight; unset: the method's.", minimum=2, maximum=8, example=4
+    )
+    group_size: int | None = option(
+        None,
+        "Weights that share a scale; -1: a whole row; unset: the producer's.",
+        minimum=-1,
+        example=128,
+    )
+    symmetric: bool | None = option(
+        None, "Without zero points; unset: the producer's.", example=True
+    )
+    mixed_bits: int | None = option(
+        None,
+        "AutoRound: more bits, 6 or 8, for the layers that need them most; the others have 4.",
+        minimum=6,
+        maximum=8,
+        example=8,
+    )
+    format: str | None = option(
+        None,
+        "AutoRound: what the checkpoint is written as; unset: auto_round.",
+        choices=("auto_round", "auto_gptq", "auto_awq", "llm_compressor"),
+        example="auto_round",
+    )
+    rounding: str | None = option(
+        None,
+        "INT8 W8A8: how weights are rounded; unset: gptq. rtn: to the nearest, which is quicker.",
+        choices=("gptq", "rtn"),
+        example="gptq",
+    )
+    ignore: tuple[str, ...] = option(
+        ("lm_head",), "Modules that stay in 16 bit: names, or re: and a regular expression."
+    )
+    device: str = option(
+        "auto",
+        "Where to make it. auto: a GPU with room for the model, else the CPU.",
+        choices=("auto", "gpu", "cpu"),
+    )
+    calibration: str = option(
+        "builtin",
+        "Texts to calibrate on: builtin (English documentation and code), a .txt or .jsonl file, a folder, or "
+        "hub:OWNER/NAME[@REVISION][:SPLIT].",
+    )
+    calibration_samples: int = option(
+        128, "How many samples of them; 128 to 512 are usual.", minimum=1, maximum=100_000
+    )
+    calibration_length: int = option(
+        512, "Longest sample, tokens; longer texts are cut.", minimum=8, maximum=1_048_576
+    )
+    calibration_seed: int = option(0, "Which samples are drawn.", minimum=0, maximum=2**32 - 1)
+    proof_text: str | None = option(
+        None,
+        "Text whose perplexity is compared with the 16-bit model's; unset: check.text, else a built-in one.",
+        example="heldout.txt",
+    )
+    max_loss: float | None = option(
+        None,
+        "Most that perplexity may grow: 0.02 is 2 %. Unset: only a broken result is refused.",
+        minimum=0.0,
+        example=0.02,
+    )
+    recreate: bool = option(False, "Quantize again even when the artifact exists.")
 
 
 @dataclass(frozen=True)
@@ -222,6 +309,9 @@ class Recorded:
     base_fingerprint: str | None = option(None, "Content hash of the base model.")
     adapter_revision: str | None = option(None, "Commit of the adapter.")
     adapter_fingerprint: str | None = option(None, "Content hash of the adapter.")
+    producer: str | None = option(None, "What made the quantized checkpoint, and its version.")
+    recipe: str | None = option(None, "How it was made.")
+    calibration_fingerprint: str | None = option(None, "Content hash of the calibration texts.")
     engine: str | None = option(None, "Engine it ran on.")
     vllm_version: str | None = option(None, "vLLM that served it.")
     hardware: str | None = option(None, "GPUs, or the CPU, it ran on.")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from quantui.domain.fitting.calibration import Expectation
     from quantui.domain.memory import MemoryEstimate
     from quantui.domain.models import AdapterSpec, ModelSpec
+    from quantui.domain.producing.preflight import Preflight
+    from quantui.domain.producing.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,48 @@ class MergeStep:
     options: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class WorkerCall:
+    """A worker's program and its job, to which the runner adds what only it knows (``out``, ``device`` ...)."""
+
+    argv: tuple[str, ...]
+    job: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class QuantizeStep:
+    """Make a quantized checkpoint and prove it. ``devices`` (``cuda:0``, ``cpu``) are tried in order.
+
+    ``job`` is the producer's, without ``out``, ``device`` and ``reference``; ``bytes`` what the result will take.
+    ``path``, ``to_folder``, ``command`` and ``options`` are as in :class:`MergeStep`. ``reference`` measures the
+    16-bit model (None: it cannot be held here, and the plan's notices say so); ``proof`` loads the result, in
+    ``proof_runtime`` (words for a person; ``why_not_vllm`` where that is not vLLM), its job without ``model``,
+    ``reference`` and ``device``. ``max_loss`` is the most that perplexity may grow, as a fraction; None: ten times
+    the base's counts as broken, and nothing less.
+    """
+
+    kind: ClassVar[str] = "quantize"
+    id: str
+    title: str
+    argv: tuple[str, ...]
+    job: Mapping[str, Any]
+    artifact: ArtifactKey
+    devices: tuple[str, ...]
+    bytes: int
+    recreate: bool
+    path: str
+    recipe: Recipe
+    reference: WorkerCall | None
+    proof: WorkerCall
+    proof_runtime: str
+    preflight: Preflight
+    why_not_vllm: str = ""
+    max_loss: float | None = None
+    to_folder: bool = False
+    command: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
 def alone_on(device: str) -> tuple[str, dict[str, str]]:
     """How a program is given one device of NVML's order: its own name for it, and its environment.
 
@@ -134,7 +178,7 @@ class CheckStep:
     max_perplexity: float | None
 
 
-Step = DownloadStep | MergeStep | ServeStep | CheckStep
+Step = DownloadStep | MergeStep | QuantizeStep | ServeStep | CheckStep
 
 
 @dataclass(frozen=True)
@@ -166,7 +210,7 @@ class Plan:
                 lines.append(
                     (step.title, shlex.join([*words, "--revision", str(step.job["revision"])]))
                 )
-            elif isinstance(step, MergeStep):
+            elif isinstance(step, MergeStep | QuantizeStep):
                 words = [*step.command, *step.options]
                 lines.append((step.title, f"{program} {shlex.join(words)}"))
             elif isinstance(step, ServeStep):
