@@ -263,7 +263,7 @@ def merge_adapter(
             "engine.python": engine_python,
         },
     )
-    from quantui.runtime.merge_places import check_can_make
+    from quantui.runtime.making_places import check_can_make
     from quantui.runtime.resolve import resolve
 
     folder = None if out is None else Path(out).expanduser().absolute()

@@ -97,7 +97,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Merge; gives the exit code of the run."""
     from quantui.headless import cancel_on_signals, interrupt_on_signals
-    from quantui.runtime.merge_places import check_can_make
+    from quantui.runtime.making_places import check_can_make
     from quantui.runtime.resolve import look_up, plan_for
 
     draft = _draft(args)
@@ -175,8 +175,8 @@ def _discard(draft: Draft, out: Path | None, *, as_json: bool) -> int:
     from quantui.engines.merge_planning import merge_inputs
     from quantui.headless import interrupt_on_signals
     from quantui.runtime.artifacts import ArtifactStore
-    from quantui.runtime.merge_places import discard_unfinished
     from quantui.runtime.resolve import look_up
+    from quantui.runtime.unfinished import discard_unfinished
 
     if out is not None:
         inputs = {"out": str(out)}

@@ -85,7 +85,11 @@ class ArtifactStore:
             elsewhere="set QUANTUI_HOME to a folder on a larger disk",
         )
         note_inputs(self.lock_of(key), key.inputs)
-        return self.path_of(key).with_name(f"{key.folder}.staged")
+        return self.staged_of(key)
+
+    def staged_of(self, key: ArtifactKey) -> Path:
+        """Where the artifact is made, beside its place."""
+        return self.root / f"{key.folder}.staged"
 
     def discard(self, key: ArtifactKey) -> None:
         """Remove what :meth:`stage` gave and an unfinished maker left."""
@@ -98,22 +102,7 @@ class ArtifactStore:
     def commit(self, key: ArtifactKey, staged: Path, made: dict[str, Any]) -> Artifact:
         """Write ``quantui.json`` into ``staged`` and rename it into its place, replacing an older one."""
         final = self.path_of(key)
-        record = {
-            "format": _FORMAT,
-            "kind": key.kind,
-            "base": key.base,
-            "inputs": dict(key.inputs),
-            "quantui_version": __version__,
-            "created": time.time(),
-            "files": _files(staged),
-            "made": made,
-        }
-        partial = staged / f"{RECORD}.partial"
-        with partial.open("w", encoding="utf-8") as out:
-            json.dump(record, out, indent=1)
-            out.flush()
-            os.fsync(out.fileno())
-        partial.replace(staged / RECORD)
+        record = write_record(staged, key, made)
         if final.exists():
             old = final.with_name(f"{key.folder}.staged-old")
             shutil.rmtree(old, ignore_errors=True)
@@ -131,6 +120,32 @@ class ArtifactStore:
         with contextlib.suppress(FileNotFoundError):
             self.path_of(key).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def write_record(folder: Path, key: ArtifactKey, made: dict[str, Any]) -> dict[str, Any]:
+    """Write ``quantui.json`` into ``folder``, which is whole; gives what it holds."""
+    record = {
+        "format": _FORMAT,
+        "kind": key.kind,
+        "base": key.base,
+        "inputs": dict(key.inputs),
+        "quantui_version": __version__,
+        "created": time.time(),
+        "files": file_sizes(folder),
+        "made": made,
+    }
+    write_whole(folder / RECORD, record)
+    return record
+
+
+def write_whole(path: Path, value: object) -> None:
+    """Write JSON that is on the disk, whole, before it has its name."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as out:
+        json.dump(value, out, indent=1)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
 
 
 @contextlib.contextmanager
@@ -210,15 +225,15 @@ def read_artifact(path: Path) -> Artifact | None:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
         if record["format"] != _FORMAT or not isinstance(record["made"], dict):
             return None
-        for name, size in record["files"].items():
-            if (path / name).stat().st_size != size:
-                return None
+        if not all((path / name).stat().st_size == size for name, size in record["files"].items()):
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Artifact(path, record)
 
 
-def _files(folder: Path) -> dict[str, int]:
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Relative path -> bytes of every file below ``folder``."""
     return {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))

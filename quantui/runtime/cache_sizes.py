@@ -43,7 +43,7 @@ def cache_sizes() -> tuple[CacheSize, ...]:
 def _artifacts() -> CacheSize:
     """The artifact store, and merges that did not finish: in it, or beside folders of the user's."""
     from quantui.runtime.artifacts import ArtifactStore
-    from quantui.runtime.merge_places import unfinished_merges
+    from quantui.runtime.unfinished import unfinished_merges
 
     store = ArtifactStore()
     size = _folder("artifacts", store.root)

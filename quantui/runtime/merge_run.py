@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from quantui.domain.errors import QuantuiError
 from quantui.domain.events import Notice, RunEvent, StepFailed, StepReused, StepStarted
 from quantui.domain.plan import alone_on
-from quantui.runtime.merge_places import kept, place_of
+from quantui.runtime.making_places import place_of
 from quantui.runtime.os_errors import os_error
+from quantui.runtime.unfinished import kept
 from quantui.runtime.worker_run import run_worker
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from quantui.domain.plan import MergeStep
     from quantui.runtime.artifacts import Artifact, ArtifactStore
-    from quantui.runtime.merge_places import Place
+    from quantui.runtime.making_places import Place
     from quantui.runtime.run_context import RunContext
 
 _NEXT_DEVICE = frozenset(
