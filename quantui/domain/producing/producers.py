@@ -1,0 +1,186 @@
+"""The typed view of ``data/producers.toml``: which library makes what, and within which limits."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from quantui.domain.producing.recipe import Data
+
+
+@dataclass(frozen=True)
+class Known:
+    """The models that a library's own list has, by ``model_type`` or by class; ``only``: it refuses others."""
+
+    model_types: tuple[str, ...] = ()
+    architectures: tuple[str, ...] = ()
+    only: bool = False
+    source: str = ""
+
+    def has(self, model_type: str | None, architecture: str | None) -> bool | None:
+        """Whether the model is listed; None: there is no list, or the model does not say what it is."""
+        if self.model_types and model_type is not None:
+            return model_type in self.model_types
+        if self.architectures and architecture is not None:
+            return architecture in self.architectures
+        return None
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A library that makes quantized checkpoints.
+
+    ``package`` is its distribution; the versions of ``versions`` belong to what a checkpoint was made with.
+    ``worker`` is the program that runs it (quantui/engines/workers), ``why`` one reason to take it, in words that
+    follow "because".
+    """
+
+    name: str
+    title: str
+    package: str
+    versions: tuple[str, ...]
+    worker: str
+    why: str
+    source: str
+    known: Known
+
+    @property
+    def purpose(self) -> str:
+        """What an engine that has it provides."""
+        return f"quantize-{self.name}"
+
+    @property
+    def work(self) -> str:
+        """The worker and its revision, which changes when the same inputs would give other bytes."""
+        return f"{self.worker.removesuffix('.py')}/1"
+
+
+@dataclass(frozen=True)
+class Making:
+    """What one producer makes of one method, and the options that it takes; an option's first value is its default.
+
+    ``writes``: the catalogue's name of the written format by bits; ``format_writes`` likewise for other ``formats``
+    than the first. ``groups`` -1: a scale a row; empty: the method has no groups to choose, or none at ``bits`` that
+    are not in ``group_bits``. ``mixed_bits`` are widths that are mixed with 4. ``shard_by_shard``: the model is never
+    loaded whole.
+    """
+
+    method: str
+    producer: str
+    writes: Mapping[int, str]
+    source: str
+    data: Data = "none"
+    groups: tuple[int, ...] = ()
+    group_bits: tuple[int, ...] = ()
+    symmetric: tuple[bool, ...] = ()
+    formats: tuple[str, ...] = ()
+    format_writes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    mixed_bits: tuple[int, ...] = ()
+    rounding: tuple[str, ...] = ()
+    shard_by_shard: bool = False
+    note: str = ""
+    known: Known = Known()
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """The widths it makes in its first format."""
+        return tuple(self.writes)
+
+    def groups_at(self, bits: int) -> tuple[int, ...]:
+        """The group sizes it takes at a width."""
+        return self.groups if not self.group_bits or bits in self.group_bits else ()
+
+    def written(self, bits: int, format: str | None) -> str | None:
+        """What is written at a width in a format; None: it cannot."""
+        return self.format_writes.get(format or "", self.writes).get(bits)
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A method of the catalogue that is made as another: ``by_bits`` where the width decides."""
+
+    method: str
+    note: str
+    by_bits: Mapping[int, str] = field(default_factory=dict)
+
+
+@cache
+def _data() -> Mapping[str, Any]:
+    path = resources.files("quantui.data").joinpath("producers.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+@cache
+def producers() -> Mapping[str, Producer]:
+    """Every producer by name."""
+    return {name: _producer(name, dict(entry)) for name, entry in _data()["producer"].items()}
+
+
+@cache
+def makings() -> Mapping[str, Mapping[str, Making]]:
+    """For each method that can be made: how each producer makes it, the default one first."""
+    return {
+        method: {name: _making(method, name, dict(entry)) for name, entry in by_producer.items()}
+        for method, by_producer in _data()["makes"].items()
+    }
+
+
+@cache
+def aliases() -> Mapping[str, Alias]:
+    """Methods that are made under another's name."""
+    return {
+        name: Alias(entry["method"], entry["note"], _by_bits(entry.get("by_bits", {})))
+        for name, entry in _data()["alias"].items()
+    }
+
+
+def made_as(name: str) -> str | None:
+    """The method that is made where ``name`` is asked for: itself, or what it is an alias of; None: nothing is."""
+    if name in makings():
+        return name
+    alias = aliases().get(name)
+    return alias.method if alias else None
+
+
+def producers_of(name: str) -> tuple[Producer, ...]:
+    """The producers that make the catalogue's method ``name``, the default one first."""
+    made = made_as(name)
+    return tuple(producers()[one] for one in makings()[made]) if made else ()
+
+
+def _producer(name: str, entry: dict[str, Any]) -> Producer:
+    known = _known(entry)
+    return Producer(name=name, known=known, **_frozen(entry))
+
+
+def _making(method: str, producer: str, entry: dict[str, Any]) -> Making:
+    known = _known(entry)
+    entry["writes"] = _by_bits(entry["writes"])
+    entry["format_writes"] = {
+        name: _by_bits(one) for name, one in entry.get("format_writes", {}).items()
+    }
+    return Making(method=method, producer=producer, known=known, **_frozen(entry))
+
+
+def _known(entry: dict[str, Any]) -> Known:
+    return Known(
+        tuple(entry.pop("model_types", ())),
+        tuple(entry.pop("architectures", ())),
+        entry.pop("only", False),
+        entry.pop("known_source", entry["source"]),
+    )
+
+
+def _by_bits(entry: Mapping[str, str]) -> dict[int, str]:
+    """TOML's keys are strings."""
+    return {int(bits): name for bits, name in entry.items()}
+
+
+def _frozen(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}

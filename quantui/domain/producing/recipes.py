@@ -1,0 +1,224 @@
+"""From what a person asks for to a recipe: the producer, its defaults, its limits, and what contradicts them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from quantui.domain.methods import method
+from quantui.domain.producing.groups import group_size_for
+from quantui.domain.producing.producers import aliases, made_as, makings, producers
+from quantui.domain.producing.recipe import Recipe
+from quantui.domain.producing.refusals import (
+    bad_option,
+    cannot_be_made,
+    foreign_option,
+    needs_a_checkpoint,
+    no_such_producer,
+    quantized_already,
+    unknown_to_producer,
+    vllm_makes_it,
+    without_tokenizer,
+)
+
+if TYPE_CHECKING:
+    from quantui.domain.draft import QuantizationChoice
+    from quantui.domain.methods import Method
+    from quantui.domain.models import ModelSpec
+    from quantui.domain.producing.producers import Making, Producer
+
+_Value = TypeVar("_Value", int, str, bool)
+
+
+def recipe_for(
+    quantization: QuantizationChoice, model: ModelSpec, *, always: bool = False
+) -> Recipe | None:
+    """What has to be made of ``model``; None where nothing has to be.
+
+    Nothing is made for ``none``, for a format that vLLM makes while loading (unless a producer is named, or
+    ``always``), and for a checkpoint that is quantized already (refused with ``always``).
+
+    Raises QuantuiError ``quantize.*`` or ``method.needs-checkpoint`` (exit code 2), and ``quantize.unknown-model``
+    (exit code 3) for a model that the producer refuses.
+    """
+    chosen = method(quantization.method)
+    if not always and (chosen.name == "none" or model.quantization is not None):
+        return None
+    if model.quantization is not None:
+        raise quantized_already(model)
+    if chosen.in_flight and quantization.producer == "auto" and not always:
+        return None
+    making = _making(chosen, quantization, model)
+    recipe = _settled(making, quantization, model)
+    producer = producers()[making.producer]
+    notes = [note for note in (_alias_note(chosen), making.note) if note]
+    notes += _known_notes(making, producer, model)
+    if recipe.needs_data and not model.has_tokenizer:
+        raise without_tokenizer(model, recipe)
+    return replace(
+        recipe,
+        why=_why(making, producer, quantization),
+        notes=(*notes, *recipe.notes),
+    )
+
+
+def produced_method(recipe: Recipe) -> Method:
+    """The catalogue's method that is served afterwards, with the recipe's real width and groups.
+
+    vLLM finds the format in the checkpoint, so it has no argument, and it is not made while loading.
+    """
+    written = method(recipe.writes)
+    bits, group = recipe.mixed_bits or recipe.bits, recipe.group_size
+    changed = replace(
+        written,
+        argument="",
+        older_arguments=(),
+        in_flight=False,
+        title=written.title.replace(", in flight", ", stored"),
+    )
+    same_group = group is None or group == written.group_size
+    same = bits == written.weight_bits and same_group and recipe.symmetric is not False
+    if same or recipe.writes in _OWN_BYTES:
+        return changed if group is None else replace(changed, group_size=_grouped(group))
+    width, formula = _bytes_a_weight(bits, group, asymmetric=recipe.symmetric is False)
+    # The CPU's kernels take 4 bit only (vLLM 0.32, kernels/linear/mixed_precision/cpu.py).
+    on_cpu = written.cpu and (bits == 4 or written.activation_bits < 16)
+    title = changed.title.replace(f"{written.weight_bits:g} bit", f"{bits} bit")
+    return replace(
+        changed,
+        weight_bits=bits,
+        group_size=_grouped(group),
+        bytes_per_linear_weight=width,
+        bytes_formula=formula,
+        cpu=on_cpu,
+        title=title,
+    )
+
+
+_OWN_BYTES = frozenset(
+    {"torchao", "bitsandbytes", "bitsandbytes_8bit", "onnx", "nvfp4", "mxfp4", "mxfp8", "w4a8"}
+)
+"""Formats whose bytes a weight are the catalogue's, whatever the recipe's groups are."""
+
+_ROW = 4096
+"""Inputs of a row that shares one scale, as the catalogue counts."""
+
+
+def _grouped(group: int | None) -> int | None:
+    return None if group in (None, -1) else group
+
+
+def _bytes_a_weight(bits: int, group: int | None, *, asymmetric: bool) -> tuple[float, str]:
+    size = _ROW if group in (None, -1) else group
+    assert size is not None
+    width, formula = bits / 8 + 2 / size, f"{bits} bit + 16-bit scale / {size}"
+    if asymmetric:
+        width, formula = width + bits / 8 / size, f"{formula} + {bits}-bit zero point / {size}"
+    return width, f"{formula} = {width:.4f}"
+
+
+def _making(chosen: Method, quantization: QuantizationChoice, model: ModelSpec) -> Making:
+    """How the method is made, by the producer that is named or the method's first."""
+    name = made_as(chosen.name)
+    if name is None:
+        if chosen.in_flight:
+            raise vllm_makes_it(chosen)
+        if chosen.status in ("current", "plugin"):
+            raise needs_a_checkpoint(chosen, model)
+        raise cannot_be_made(chosen)
+    alias = aliases().get(chosen.name)
+    if alias and quantization.bits is not None:
+        name = alias.by_bits.get(quantization.bits, name)
+    by_producer = makings()[name]
+    if quantization.producer == "auto":
+        return next(iter(by_producer.values()))
+    if quantization.producer not in by_producer:
+        raise no_such_producer(chosen, quantization.producer, tuple(by_producer))
+    return by_producer[quantization.producer]
+
+
+def _settled(making: Making, quantization: QuantizationChoice, model: ModelSpec) -> Recipe:
+    """Every option with its value: the person's where they named one, else the producer's default."""
+    bits = making.bits[0] if quantization.bits is None else quantization.bits
+    if bits not in making.bits:
+        raise bad_option(making, "bits", bits, making.bits)
+    format = _one_of(making, "format", quantization.format, making.formats)
+    writes = making.written(bits, format)
+    if writes is None:
+        widths = tuple(making.format_writes[format or ""])
+        raise bad_option(making, "bits", bits, widths, f" as {format}")
+    mixed = _one_of(making, "mixed_bits", quantization.mixed_bits, making.mixed_bits, default=False)
+    if mixed is not None and bits != 4:
+        raise bad_option(making, "bits", bits, (4,), " with mixed_bits")
+    groups = making.groups_at(bits)
+    group: int | None = None
+    notes: tuple[str, ...] = ()
+    if groups or quantization.group_size is not None:
+        asked = _one_of(making, "group_size", quantization.group_size, groups)
+        assert asked is not None
+        group, notes = group_size_for(
+            model, asked, groups, quantization.ignore, chosen=quantization.group_size is not None
+        )
+    rounding = _one_of(making, "rounding", quantization.rounding, making.rounding)
+    return Recipe(
+        method=making.method,
+        producer=making.producer,
+        writes=writes,
+        bits=bits,
+        group_size=group,
+        symmetric=_one_of(making, "symmetric", quantization.symmetric, making.symmetric),
+        ignore=quantization.ignore,
+        format=format,
+        mixed_bits=mixed,
+        rounding=rounding,
+        needs_data=making.data == "data",
+        notes=notes,
+    )
+
+
+def _one_of(
+    making: Making,
+    name: str,
+    asked: _Value | None,
+    allowed: tuple[_Value, ...],
+    *,
+    default: bool = True,
+) -> _Value | None:
+    if asked is None:
+        return allowed[0] if allowed and default else None
+    if not allowed:
+        raise foreign_option(making, name, asked)
+    if asked not in allowed:
+        raise bad_option(making, name, asked, allowed)
+    return asked
+
+
+def _alias_note(chosen: Method) -> str:
+    alias = aliases().get(chosen.name)
+    return alias.note if alias else ""
+
+
+def _known_notes(making: Making, producer: Producer, model: ModelSpec) -> list[str]:
+    """What the producer's own lists say of this model; refuses where it would."""
+    architecture = model.architectures[0] if model.architectures else None
+    notes: list[str] = []
+    for known in (producer.known, making.known):
+        listed = known.has(model.model_type, architecture)
+        if listed is not False:
+            continue
+        if known.only:
+            others = tuple(name for name in makings()[making.method] if name != producer.name)
+            raise unknown_to_producer(making, producer, known, model, others)
+        notes.append(
+            f"{producer.title}'s own list for {making.method} does not have "
+            f"{architecture or model.model_type}: it is tried all the same ({known.source})."
+        )
+    return notes
+
+
+def _why(making: Making, producer: Producer, quantization: QuantizationChoice) -> str:
+    if quantization.producer != "auto":
+        return f"{producer.title} makes it, as asked: {producer.why}."
+    others = [producers()[name].title for name in makings()[making.method] if name != producer.name]
+    also = f" {' and '.join(others)} can make it too." if others else ""
+    return f"{producer.title} makes it: {producer.why}.{also}"
