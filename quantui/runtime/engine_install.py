@@ -21,6 +21,7 @@ from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.versions import leading_numbers
 from quantui.runtime import engine_store as store
+from quantui.runtime.engine_build import check_build
 from quantui.runtime.engine_site import Site, look
 from quantui.runtime.paths import engines_dir
 from quantui.runtime.process import KeptProcess, reap_abandoned, start_failure
@@ -110,7 +111,7 @@ def check_platform(spec: EngineSpec) -> None:
             "engine.platform",
             f"{spec.name} cannot be installed here.",
             problem,
-            'Use an interpreter that has vLLM already: python = "..." in the profile.',
+            f"You can {spec.own_interpreter}.",
             ExitCode.DOES_NOT_FIT,
         )
 
@@ -177,6 +178,8 @@ class Install:
             *("--python", self.wanted_python(), str(self.partial)),
             doing="making an environment",
         )
+        if self.spec.built:
+            check_build(self.spec, self.python)
         self.phase("resolve")
         for entries, options in self.batches():
             self.install(entries, options)
@@ -210,12 +213,23 @@ class Install:
     def batches(self) -> list[tuple[tuple[str, ...], list[str]]]:
         """Lock entries to install together, with uv's options for them.
 
-        Packages from PyTorch's own index go apart: --torch-backend would send others there too.
+        Packages from PyTorch's own index go apart: --torch-backend would send others there too. Those that
+        are built come last, without isolation: their builds use what is installed and fetch nothing.
         """
-        entries = self.spec.lock_entries()
+        sources = {item.name for item in self.spec.built}
+        every = self.spec.lock_entries()
+        built = tuple(entry for entry in every if entry.partition("==")[0] in sources)
+        wheels = self.wheel_batches(tuple(entry for entry in every if entry not in built))
+        if not built:
+            return wheels
+        return [*wheels, (built, ["--no-binary", ":all:", "--no-build-isolation"])]
+
+    def wheel_batches(self, entries: tuple[str, ...]) -> list[tuple[tuple[str, ...], list[str]]]:
+        """Those of :meth:`batches` for which nothing is built."""
+        only = ["--only-binary", ":all:"]
         torch = self.spec.torch
         if torch is None:
-            return [(entries, [])]
+            return [(entries, only)]
         versions = self.spec.locked_versions
         elsewhere = tuple(
             entry
@@ -226,19 +240,19 @@ class Install:
             )
         )
         rest = tuple(entry for entry in entries if entry not in elsewhere)
-        batches: list[tuple[tuple[str, ...], list[str]]] = [(rest, [])]
+        batches: list[tuple[tuple[str, ...], list[str]]] = [(rest, only)]
         if elsewhere:
-            batches.insert(0, (elsewhere, [f"--torch-backend={torch.backend}"]))
+            batches.insert(0, (elsewhere, [*only, f"--torch-backend={torch.backend}"]))
         return batches
 
     def install(self, entries: Sequence[str], options: Sequence[str]) -> None:
-        """Install locked entries and nothing else; hashes are checked, no source is built."""
+        """Install locked entries and nothing else; hashes are checked."""
         with tempfile.TemporaryDirectory() as folder:
             requirements = Path(folder, "requirements.txt")
             requirements.write_text("\n".join(entries) + "\n", encoding="utf-8")
             self.uv(
                 *("pip", "install", "--python", str(self.python), "--no-deps", "--require-hashes"),
-                *("--only-binary", ":all:", *options, "-r", str(requirements)),
+                *(*options, "-r", str(requirements)),
                 doing="installing packages",
             )
 
@@ -272,7 +286,7 @@ class Install:
             ["/usr/bin/env", *removed, uv_binary(), *arguments], "uv", added, None
         )
         if status != 0:
-            raise failure(self.spec.name, text, self.log, doing=f"{doing} for {self.spec.name}")
+            raise failure(self.spec, text, self.log, doing=f"{doing} for {self.spec.name}")
 
     def watch(
         self, argv: Sequence[str], name: str, env: dict[str, str], timeout: float | None

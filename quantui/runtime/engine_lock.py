@@ -1,8 +1,9 @@
-"""Make an engine's lock again from its spec: ``python -m quantui.runtime.engine_lock NAME``.
+"""Make engines' locks again from their specs: ``python -m quantui.runtime.engine_lock NAME ...``.
 
 For who maintains quantui, in a source checkout. Every package is pinned with the hashes of its
-wheels; source distributions are left out, because building one runs its code. No index or local
-path is written.
+wheels; source distributions are left out, because building one runs its code, except those of the
+packages that the spec names under ``[[build]]``. These are taken as named, without what they require
+(that stands in the spec as well), so that making a lock builds nothing. No index or local path is written.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ def compile_lock(spec: EngineSpec) -> str:
     resolved = [item.spec for item in spec.requirements if not item.no_deps]
     alone = [item.spec for item in spec.requirements if item.no_deps]
     header = (
-        f"# Made from {spec.name}.toml by: python -m quantui.runtime.engine_lock {spec.name}\n"
+        f"# Made by: python -m quantui.runtime.engine_lock {spec.name}\n"
         f"# For Linux and Python {spec.python}. Installed with --no-deps --require-hashes: what "
         "stands here is all.\n"
     )
-    return header + _compile(spec, resolved) + _compile(spec, alone, "--no-deps")
+    built = [item.spec for item in spec.built]
+    return (
+        header
+        + _compile(spec, resolved, "--only-binary", ":all:")
+        + _compile(spec, alone, "--only-binary", ":all:", "--no-deps")
+        + _compile(spec, built, "--no-binary", ":all:", "--no-deps")
+    )
 
 
 def _compile(spec: EngineSpec, requirements: list[str], *options: str) -> str:
@@ -56,7 +63,7 @@ def _compile(spec: EngineSpec, requirements: list[str], *options: str) -> str:
         done = subprocess.run(
             [
                 uv_binary(), "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate",
-                "--generate-hashes", "--only-binary", ":all:", "--excludes", str(excludes),
+                "--generate-hashes", "--excludes", str(excludes),
                 "--python-version", spec.python, "--python-platform", platform, *options,
             ],
             input="\n".join(requirements),
@@ -66,17 +73,18 @@ def _compile(spec: EngineSpec, requirements: list[str], *options: str) -> str:
 
 
 def main() -> int:
-    """Write the lock beside the spec; prints its path."""
+    """Write the locks beside the specs; prints their paths."""
     parser = argparse.ArgumentParser(prog="quantui.runtime.engine_lock", description=__doc__)
-    parser.add_argument("name")
-    spec = engine_spec(parser.parse_args().name)
-    target = Path(str(resources.files("quantui"))) / "data" / "engines" / f"{spec.name}.lock"
-    try:
-        target.write_text(compile_lock(spec), encoding="utf-8")
-    except subprocess.CalledProcessError as error:
-        sys.stderr.write(error.stderr)
-        return 1
-    sys.stdout.write(f"{target}\n")
+    parser.add_argument("name", nargs="+")
+    folder = Path(str(resources.files("quantui"))) / "data" / "engines"
+    for name in parser.parse_args().name:
+        target = folder / f"{name}.lock"
+        try:
+            target.write_text(compile_lock(engine_spec(name)), encoding="utf-8")
+        except subprocess.CalledProcessError as error:
+            sys.stderr.write(error.stderr)
+            return 1
+        sys.stdout.write(f"{target}\n")
     return 0
 
 

