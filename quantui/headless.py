@@ -107,7 +107,8 @@ def describe(event: RunEvent, state: RunState) -> Iterator[str]:
         yield f"  {'!' if event.level == 'warning' else '·'} {sanitize(event.text)}"
     elif isinstance(event, StepStarted):
         step = state.step(event.step)
-        on = f" on {sanitize(event.detail)}" if event.step == "merge" and event.detail else ""
+        making = event.step in ("merge", "quantize")
+        on = f" on {sanitize(event.detail)}" if making and event.detail else ""
         yield f"→ {sanitize(step.title if step else event.step)}{on}"
     elif isinstance(event, StepReused):
         yield f"✓ {event.step}: made before, reused from {sanitize(event.artifact)}"
@@ -135,6 +136,13 @@ def _outcome(event: StepFinished) -> str:
             f"{through}, {result['tensors_changed']} tensors changed, {result['tensors_untouched']} "
             f"untouched, {format_bytes(result['bytes'])} written, "
             f"peak {format_bytes(result['peak_rss_bytes'])}"
+        )
+    if result.get("needless"):
+        return ", not needed: the quantized model was made before"
+    if event.step == "quantize" and "proof" in result:
+        return (
+            f", {format_bytes(result.get('bytes'))} written, peak {format_bytes(result.get('peak_rss_bytes'))}, "
+            f"proven in {sanitize(str(result['proof'].get('runtime')))}"
         )
     if event.step.startswith("download"):
         return f", {format_bytes(result.get('bytes'))}"
@@ -230,15 +238,25 @@ def measurements(state: RunState) -> list[str]:
     """The figures of a run, predicted beside measured, each with its source."""
     lines: list[str] = []
     for item in state.measured:
-        if item.unit == "bytes":
-            value, predicted = format_bytes(item.value), format_bytes(item.predicted)
-        else:
-            value = f"{item.value:,.2f}".rstrip("0").rstrip(".") + f" {item.unit}"
-            predicted = "" if item.predicted is None else f"{item.predicted:,.0f} {item.unit}"
-        beside = f" (predicted {predicted})" if item.predicted else ""
-        lines.append(f"{item.name:<14} {value.strip()}{beside}  [{item.source}]")
+        value = _figure(item.value, item.unit)
+        predicted = (
+            f" (predicted {_figure(item.predicted, item.unit, 0)})" if item.predicted else ""
+        )
+        base = ""
+        if item.base:
+            change = item.value / item.base - 1
+            base = f" (16 bit: {_figure(item.base, item.unit)}, {change:+.1%})"
+        lines.append(f"{item.name:<14} {value}{predicted}{base}  [{item.source}]")
     if state.peak_tree_bytes:
         lines.append(f"{'peak RAM':<14} {format_bytes(state.peak_tree_bytes)}  [all steps]")
     for index, used in state.peak_gpu_bytes:
         lines.append(f"{f'peak GPU {index}':<14} {format_bytes(used)}  [NVML, whole card]")
     return lines
+
+
+def _figure(value: float, unit: str, digits: int = 2) -> str:
+    """A number in its unit, without zeros that say nothing."""
+    if unit == "bytes":
+        return format_bytes(value)
+    text = f"{value:,.{digits}f}"
+    return f"{text.rstrip('0').rstrip('.') if digits else text} {unit}".strip()

@@ -121,7 +121,10 @@ class MemorySample(RunEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured(RunEvent):
-    """One figure that this run found out, with its unit, its source and what had been predicted."""
+    """One figure that this run found out, with its unit, its source and what had been predicted.
+
+    ``base``: the same of the 16-bit model, where this is of one that was made from it.
+    """
 
     type: ClassVar[str] = "measured"
     name: str
@@ -129,6 +132,7 @@ class Measured(RunEvent):
     unit: str
     source: str
     predicted: float | None = None
+    base: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

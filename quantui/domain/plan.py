@@ -36,6 +36,14 @@ class EngineFacts:
 
 
 @dataclass(frozen=True)
+class CalibrationFacts:
+    """The calibration texts as they were found: ``fingerprint`` changes with any byte of them."""
+
+    source: str
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class ArtifactKey:
     """What an artifact is made from. Its folder is named by base, kind and a hash of all its inputs."""
 
@@ -111,8 +119,8 @@ class QuantizeStep:
     ``path``, ``to_folder``, ``command`` and ``options`` are as in :class:`MergeStep`. ``reference`` measures the
     16-bit model (None: it cannot be held here, and the plan's notices say so); ``proof`` loads the result, in
     ``proof_runtime`` (words for a person; ``why_not_vllm`` where that is not vLLM), its job without ``model``,
-    ``reference`` and ``device``. ``max_loss`` is the most that perplexity may grow, as a fraction; None: ten times
-    the base's counts as broken, and nothing less.
+    ``reference`` and ``device``, which is ``proof_device``, or where the result was made. ``max_loss`` is the most
+    that perplexity may grow, as a fraction; None: ten times the base's counts as broken, and nothing less.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -131,6 +139,7 @@ class QuantizeStep:
     proof_runtime: str
     preflight: Preflight
     why_not_vllm: str = ""
+    proof_device: str = ""
     max_loss: float | None = None
     to_folder: bool = False
     command: tuple[str, ...] = ()

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from quantui.domain.plan import ArtifactKey
 
 RECORD = "quantui.json"
+UNPROVEN = "quantui-unproven.json"
+"""In a folder whose proof has not been carried out; see unproven.py."""
+
 _FORMAT = 1
 _RESERVE_BYTES = 256 * 1024**2
 """Left free beside an artifact: logs, caches and other programs write too."""
@@ -233,9 +236,9 @@ def read_artifact(path: Path) -> Artifact | None:
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """Relative path -> bytes of every file below ``folder``."""
+    """Relative path -> bytes of every file below ``folder``, but for :data:`UNPROVEN`."""
     return {
         str(path.relative_to(folder)): path.stat().st_size
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != UNPROVEN
     }

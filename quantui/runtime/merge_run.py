@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.errors import QuantuiError
 from quantui.domain.events import Notice, RunEvent, StepFailed, StepReused, StepStarted
 from quantui.domain.plan import alone_on
+from quantui.runtime.device_cascade import NEXT_DEVICE, over_devices
 from quantui.runtime.making_places import place_of
 from quantui.runtime.os_errors import os_error
 from quantui.runtime.unfinished import kept
@@ -20,11 +22,6 @@ if TYPE_CHECKING:
     from quantui.runtime.artifacts import Artifact, ArtifactStore
     from quantui.runtime.making_places import Place
     from quantui.runtime.run_context import RunContext
-
-_NEXT_DEVICE = frozenset(
-    {"merge.not-enough-memory", "worker.out-of-memory", "worker.died", "merge.no-gpu"}
-)
-"""Errors of a merge that another device may not have."""
 
 _GOES_ON = frozenset({"disk.full", "disk.not-enough", "worker.died", "worker.out-of-memory"})
 """Errors after which what was merged so far is kept: nothing is wrong with it, and the next try goes on."""
@@ -44,24 +41,16 @@ def run_merge(
         if found is not None:
             yield StepReused(at=time.time(), step=step.id, artifact=str(found.path))
             return {"reused": True, "path": str(found.path), **found.record["made"]}
-        error: QuantuiError | None = None
-        for device in step.devices:
-            yield StepStarted(at=time.time(), step=step.id, detail=device)
-            try:
-                made = yield from _merge_on(context, step, place, device)
-            except QuantuiError as caught:
-                if caught.code not in _NEXT_DEVICE:
-                    raise
-                error = caught
-                if device != step.devices[-1]:
-                    yield StepFailed(
-                        at=time.time(), step=step.id, error=caught.to_dict(), final=False
-                    )
-            else:
-                return {"reused": False, **made.record["made"], "path": str(made.path)}
-    assert error is not None
-    if not step.serve_lora_on_failure:
-        raise error
+        try:
+            made = yield from over_devices(
+                step.id, step.devices, partial(_merge_on, context, step, place)
+            )
+        except QuantuiError as caught:
+            if caught.code not in NEXT_DEVICE or not step.serve_lora_on_failure:
+                raise
+            error = caught
+        else:
+            return {"reused": False, **made.record["made"], "path": str(made.path)}
     yield StepFailed(at=time.time(), step=step.id, error=error.to_dict(), final=False)
     text = "No device could merge; vLLM serves the base with the adapter beside it."
     yield Notice(at=time.time(), step=step.id, level="warning", text=text)
@@ -71,6 +60,7 @@ def run_merge(
 def _merge_on(
     context: RunContext, step: MergeStep, place: Place, device: str
 ) -> Generator[RunEvent, None, Artifact]:
+    yield StepStarted(at=time.time(), step=step.id, detail=device)
     try:
         staged = place.stage(step.bytes)
     except QuantuiError as caught:

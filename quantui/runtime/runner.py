@@ -25,12 +25,14 @@ from quantui.domain.events import (
     StepFinished,
     StepStarted,
 )
-from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, ServeStep
+from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, QuantizeStep, ServeStep
 from quantui.domain.units import GIB
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.load_record import OUT_OF_MEMORY, keep_load
 from quantui.runtime.merge_run import run_merge
+from quantui.runtime.merged_copy import after_quantizing, spared_steps
 from quantui.runtime.os_errors import os_error
+from quantui.runtime.quantize_run import run_quantize
 from quantui.runtime.recorder import Recorder, RunFolder, clear_abandoned, release
 from quantui.runtime.run_context import RunContext
 from quantui.runtime.server import (
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Generator, Iterator
 
-    from quantui.domain.plan import Plan
+    from quantui.domain.plan import Plan, Step
 
 
 class Runner:
@@ -104,8 +106,9 @@ class Runner:
                     # Before the hours a merge may take, not after them.
                     check_can_serve(step)
             try:
+                spared = spared_steps(self.plan, self.store)
                 for step in self.plan.steps:
-                    yield from self._step(step)
+                    yield from self._spare(step) if step.id in spared else self._step(step)
             except QuantuiError as caught:
                 self._keep_load(caught)
                 raise
@@ -139,7 +142,10 @@ class Runner:
             error=None if error is None else error.to_dict(),
         )
 
-    def _step(self, step: DownloadStep | MergeStep | ServeStep | CheckStep) -> Iterator[RunEvent]:
+    def _spare(self, step: Step) -> Iterator[RunEvent]:
+        yield StepFinished(at=time.time(), step=step.id, seconds=0.0, result={"needless": True})
+
+    def _step(self, step: Step) -> Iterator[RunEvent]:
         started = time.monotonic()
         try:
             if isinstance(step, DownloadStep):
@@ -148,6 +154,8 @@ class Runner:
             elif isinstance(step, MergeStep):
                 result = yield from run_merge(self._context, step, self.store)
                 self._unmerged = bool(result.get("unmerged"))
+            elif isinstance(step, QuantizeStep):
+                result = yield from run_quantize(self._context, step, self.store)
             elif isinstance(step, ServeStep):
                 yield StepStarted(at=time.time(), step=step.id, detail=self.plan.engine.python)
                 self._server = yield from start_server(
@@ -165,6 +173,8 @@ class Runner:
         yield StepFinished(
             at=time.time(), step=step.id, seconds=time.monotonic() - started, result=result
         )
+        if isinstance(step, QuantizeStep):
+            yield from after_quantizing(self.plan, self.store)
 
     def _check(self, step: CheckStep) -> Generator[RunEvent, None, dict[str, Any]]:
         server = self._server

@@ -12,13 +12,12 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from quantui.runtime.artifacts import file_sizes, write_whole
+from quantui.runtime.artifacts import UNPROVEN, file_sizes, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-UNPROVEN = "quantui-unproven.json"
 BROKEN_RECORD = "quantui-broken.json"
 BROKEN = ".broken"
 """What follows the name of a folder that did not pass its proof."""

@@ -29,17 +29,23 @@ def run_worker(
     job: Mapping[str, Any],
     *,
     env: Mapping[str, str] | None = None,
+    name: str | None = None,
+    within: str = "",
 ) -> Generator[RunEvent, None, dict[str, Any]]:
     """Start ``argv`` with ``job``; yields its events and gives its result.
+
+    Where a step has more than one worker, ``name`` is of this one's log and job file, and its phases are told as
+    those ``within`` a part of the step.
 
     Raises the worker's own error, ``worker.died`` (exit code 4) when it ended without a word, and
     ``run.cancelled`` when the run was cancelled meanwhile; no process of it is left in any case.
     """
-    log = context.folder.log(step)
+    name = name or step
+    log = context.folder.log(name)
     process = KeptProcess(
-        [*argv, str(context.folder.write_job(step, dict(job)))],
+        [*argv, str(context.folder.write_job(name, dict(job)))],
         run_id=context.folder.run_id,
-        name=step,
+        name=name,
         log=log,
         env=env,
         cwd=context.folder.path,
@@ -67,7 +73,7 @@ def run_worker(
                     result = message
                 elif kind == "error":
                     error = QuantuiError.from_dict(message)
-                elif (event := _event(step, kind, message)) is not None:
+                elif (event := _event(step, kind, message, within)) is not None:
                     yield event
             for line in tail.lines(final=gone):
                 yield LogLine(at=time.time(), step=step, text=line)
@@ -119,7 +125,7 @@ def _read_messages(process: KeptProcess, buffer: bytes) -> tuple[bytes, list[dic
     return rest, messages, ended
 
 
-def _event(step: str, kind: object, message: dict[str, Any]) -> RunEvent | None:
+def _event(step: str, kind: object, message: dict[str, Any], within: str) -> RunEvent | None:
     """The event of a worker's message; None for one that is none, which costs the run nothing."""
     at = time.time()
     if kind == "progress":
@@ -135,7 +141,8 @@ def _event(step: str, kind: object, message: dict[str, Any]) -> RunEvent | None:
             message=str(message.get("message", "")),
         )
     if kind == "phase":
-        return StepPhase(at=at, step=step, phase=str(message.get("name", "")))
+        phase = str(message.get("name", ""))
+        return StepPhase(at=at, step=step, phase=f"{within}: {phase}" if within else phase)
     if kind == "notice" and "text" in message:
         return Notice(
             at=at, step=step, level=str(message.get("level", "info")), text=str(message["text"])
