@@ -41,26 +41,40 @@ def cache_sizes() -> tuple[CacheSize, ...]:
 
 
 def _artifacts() -> CacheSize:
-    """The artifact store, and merges that did not finish: in it, or beside folders of the user's."""
+    """The artifact store, and what did not finish or pass its proof: in it, or beside folders of the user's."""
+    from quantui.runtime import unfinished
     from quantui.runtime.artifacts import ArtifactStore
-    from quantui.runtime.unfinished import unfinished_merges
 
     store = ArtifactStore()
     size = _folder("artifacts", store.root)
     if size.bytes_on_disk is None:
         return size
-    left = unfinished_merges(store, {})
-    if not left:
-        return size
-    total = sum(unfinished.bytes for unfinished in left)
-    merges = "1 merge" if len(left) == 1 else f"{len(left)} merges"
-    names = ", ".join(_shown(unfinished.path) for unfinished in left)
-    return replace(
-        size,
-        problem=f"{merges} did not finish ({format_bytes(total)}): {names}",
-        fix="run the same merge again, it goes on from there; or quantui merge BASE ADAPTER --discard, "
-        "or delete what is named here",
-    )
+    problems, fixes = [], []
+    for left, what, fix in (
+        (
+            unfinished.unfinished_merges(store, {}),
+            ("merge", "merges", "did not finish"),
+            "run the same merge again, it goes on from there; or quantui merge BASE ADAPTER --discard, "
+            "or delete what is named here",
+        ),
+        (
+            unfinished.unfinished_quantizations(store),
+            ("quantization", "quantizations", "did not finish"),
+            "run the same quantization again, or delete what is named here",
+        ),
+        (
+            unfinished.broken_results(store),
+            ("result", "results", "did not pass the proof"),
+            "delete what is named here once you have looked at it",
+        ),
+    ):
+        if left:
+            total = sum(one.bytes for one in left)
+            count = f"1 {what[0]}" if len(left) == 1 else f"{len(left)} {what[1]}"
+            names = ", ".join(_shown(one.path) for one in left)
+            problems.append(f"{count} {what[2]} ({format_bytes(total)}): {names}")
+            fixes.append(fix)
+    return replace(size, problem="; ".join(problems), fix="; ".join(fixes))
 
 
 def _folder(name: str, path: Path) -> CacheSize:

@@ -26,7 +26,7 @@ from quantui.runtime.artifacts import (
     write_record,
 )
 from quantui.runtime.unfinished import OUT, Unfinished, unfinished_at
-from quantui.runtime.unproven import BROKEN, is_set_aside, set_aside
+from quantui.runtime.unproven import BROKEN, UNPROVEN_FOLDER, is_set_aside, set_aside
 
 if TYPE_CHECKING:
     import contextlib
@@ -128,7 +128,7 @@ class FolderPlace:
 
     def staged(self) -> Path:
         """The folder itself, or a name beside it."""
-        return self._beside(".unproven") if self._proven_later else self._path
+        return self._beside(UNPROVEN_FOLDER) if self._proven_later else self._path
 
     @property
     def partial(self) -> Path:

@@ -28,7 +28,7 @@ from quantui.runtime.artifacts import UNPROVEN, allocated_bytes
 from quantui.runtime.device_cascade import over_devices
 from quantui.runtime.making_places import place_of
 from quantui.runtime.os_errors import os_error
-from quantui.runtime.reference_cache import measured_reference
+from quantui.runtime.reference_cache import measured_reference, with_absolute_text
 from quantui.runtime.unproven import find_unproven, note_unproven
 from quantui.runtime.worker_run import run_worker
 
@@ -122,7 +122,7 @@ def _prove(
     }
     device, environment = alone_on(step.proof_device or str(produced.get("device") or "cpu"))
     job = {
-        **step.proof.job,
+        **with_absolute_text(step.proof.job),
         "model": str(staged),
         "reference": None if reference is None else str(reference.path),
         "device": device,

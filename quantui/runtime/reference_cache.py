@@ -25,7 +25,7 @@ from quantui.runtime.paths import cache_dir
 from quantui.runtime.worker_run import run_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from quantui.domain.plan import QuantizeStep, WorkerCall
     from quantui.runtime.run_context import RunContext
@@ -36,8 +36,8 @@ MEASURED_BY = "measure_model/1"
 _KEPT = 32
 """Files that are kept: of a vocabulary of 150,000 each takes some tens of MiB."""
 
-_OF_THE_MODEL = ("base", "adapter", "dtype", "tokenizer")
-"""The inputs of an artifact's key that say which 16-bit model it is made from."""
+_OF_THE_MODEL = frozenset({"base", "adapter", "dtype", "tokenizer"})
+"""The inputs of an artifact's key that say which 16-bit model it is made from; of its merge those that follow it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _measure_on(
     context: RunContext, step: str, call: WorkerCall, out: Path, device: str
 ) -> Generator[RunEvent, None, dict[str, Any]]:
     name, environment = alone_on(device)
-    job = {**call.job, "out": str(out), "device": name}
+    job = {**with_absolute_text(call.job), "out": str(out), "device": name}
     worker = run_worker(
         context,
         step,
@@ -124,12 +124,26 @@ def _measure_on(
     return (yield from worker)
 
 
+def with_absolute_text(job: Mapping[str, Any]) -> dict[str, Any]:
+    """``job`` with a ``text`` that is found from a worker's folder too."""
+    text = job.get("text")
+    return {**job, "text": None if text is None else absolute(text)}
+
+
+def absolute(path: str) -> str:
+    """The path from the root, ``~`` resolved."""
+    return str(Path(path).expanduser().absolute())
+
+
 def _digest(step: QuantizeStep, call: WorkerCall) -> str:
-    inputs = step.artifact.inputs
     text = call.job.get("text")
     key = {
-        "model": {name: inputs[name] for name in _OF_THE_MODEL if name in inputs},
-        "text": None if text is None else sha256_of(Path(text)),
+        "model": {
+            name: value
+            for name, value in step.artifact.inputs.items()
+            if name in _OF_THE_MODEL or name.startswith("merge ")
+        },
+        "text": None if text is None else sha256_of(Path(absolute(text))),
         "tokens": call.job.get("tokens"),
         "worker": MEASURED_BY,
     }

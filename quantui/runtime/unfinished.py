@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.runtime.artifacts import ArtifactStore, allocated_bytes, noted_inputs
+from quantui.runtime.unproven import BROKEN, UNPROVEN_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 OUT = "out"
 """In a lock file of the store: the user's folder that it stands for."""
+
+_RECIPE = "recipe"
+"""The input that only a quantized artifact has."""
 
 
 _JOURNAL = "merge_journal.jsonl"
@@ -46,8 +50,23 @@ class Unfinished:
 
 def unfinished_merges(store: ArtifactStore, inputs: Mapping[str, str]) -> list[Unfinished]:
     """What merges left whose noted inputs hold all of ``inputs``; a merge under way is none of them."""
+    return _not_under_way(_noted(store, inputs))
+
+
+def unfinished_quantizations(store: ArtifactStore) -> list[Unfinished]:
+    """What quantizations left, one that is made and not proven included; one under way is none of them."""
+    return _not_under_way(_noted(store, {}, quantized=True))
+
+
+def broken_results(store: ArtifactStore) -> list[Unfinished]:
+    """What did not pass its proof, of the store."""
+    folders = sorted(store.root.glob(f"*{BROKEN}")) if store.root.is_dir() else []
+    return list(filter(None, map(unfinished_at, folders)))
+
+
+def _not_under_way(noted: Iterator[tuple[Path, list[Unfinished]]]) -> list[Unfinished]:
     found: list[Unfinished] = []
-    for lock, folders in _noted(store, inputs):
+    for lock, folders in noted:
         with _unheld(lock) as free:
             found += folders if free else []
     return found
@@ -86,15 +105,18 @@ def kept(error: QuantuiError, left: Unfinished, step: MergeStep) -> QuantuiError
 
 
 def _noted(
-    store: ArtifactStore, inputs: Mapping[str, str]
+    store: ArtifactStore, inputs: Mapping[str, str], *, quantized: bool = False
 ) -> Iterator[tuple[Path, list[Unfinished]]]:
-    """Lock files whose inputs hold ``inputs``, with the unfinished folders of each."""
+    """Lock files of merges, or of quantizations, whose inputs hold ``inputs``, with the unfinished folders of each."""
     for lock in sorted(store.root.glob("*.lock")) if store.root.is_dir() else []:
         noted = noted_inputs(lock)
         if any(noted.get(name) != value for name, value in inputs.items()):
             continue
+        if (_RECIPE in noted) != quantized:
+            continue
         if OUT in noted:
-            paths = [Path(noted[OUT] + ".partial")]
+            ends = (UNPROVEN_FOLDER, f"{UNPROVEN_FOLDER}.partial") if quantized else (".partial",)
+            paths = [Path(noted[OUT] + end) for end in ends]
         else:
             paths = sorted(store.root.glob(f"{lock.name.removesuffix('.lock')}.staged*"))
         folders = list(filter(None, map(unfinished_at, paths)))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BROKEN_RECORD = "quantui-broken.json"
+UNPROVEN_FOLDER = ".unproven"
+"""What follows the name of a folder of the user's until it is proven."""
+
 BROKEN = ".broken"
 """What follows the name of a folder that did not pass its proof."""
 

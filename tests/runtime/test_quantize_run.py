@@ -26,8 +26,10 @@ from quantui.domain.events import (
     StepStarted,
 )
 from quantui.runtime.artifacts import ArtifactStore, exclusive
+from quantui.runtime.cache_sizes import cache_sizes
 from quantui.runtime.paths import cache_dir
 from quantui.runtime.runner import Runner
+from quantui.runtime.unfinished import discard_unfinished
 
 WAIT = 'wire.phase("busy")\ntime.sleep(600)'
 MAKE = "Path(job['out']).mkdir(); Path(job['out'], 'model.safetensors').write_text(job['device'])"
@@ -511,3 +513,24 @@ def test_cancelled_nothing_is_left_beside_the_folder(go, tmp_path):
     body = f"{MAKE}\n{WAIT}"
     go(to_folder(tmp_path, body), until=lambda event: getattr(event, "phase", "") == "busy")
     assert beside(tmp_path) == []
+
+
+# What doctor says of it ------------------------------------------------------------------------------
+
+
+def test_doctor_names_what_is_unproven_and_what_is_broken_but_as_no_merge(go, tmp_path):
+    big = "Path(job['out']).mkdir(); Path(job['out'], 'x').write_bytes(bytes(3 << 20))"
+    go(quantize_step(tmp_path, big, prove=NO_ROOM))
+    (artifacts,) = [size for size in cache_sizes() if size.name == "artifacts"]
+    assert artifacts.problem.startswith("1 quantization did not finish (3.0 MiB): ")
+    go(quantize_step(tmp_path, big, prove="pass", perplexity=1e6, recreate=True))
+    (artifacts,) = [size for size in cache_sizes() if size.name == "artifacts"]
+    assert artifacts.problem.startswith("1 result did not pass the proof (3.0 MiB): ")
+
+
+def test_discarding_a_merge_leaves_what_was_quantized_from_it(go, tmp_path):
+    step = quantize_step(tmp_path, prove=NO_ROOM)
+    go(step)
+    inputs = {"base": "b", "adapter": "a"}
+    assert list(discard_unfinished(ArtifactStore(), inputs)) == []
+    assert ArtifactStore().staged_of(step.artifact).is_dir()
