@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from quantui.domain.draft import AdapterChoice, Draft, ModelChoice, QuantizationChoice
     from quantui.domain.four_bit import sixteen_bit_base
     from quantui.domain.methods import method
-    from quantui.engines.serving_checks import check_can_be_had
+    from quantui.domain.producing.recipes import recipe_for
     from quantui.runtime.models import resolve_adapter, resolve_model
     from quantui.runtime.profile_file import save_profile
     from quantui.runtime.suggestion import suggest
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     if adapter is not None:
         check_adapter_fits(model, adapter)
     if args.method is not None:
-        check_can_be_had(method(args.method), model)
+        recipe_for(QuantizationChoice(method=args.method), model)
     suggested = None if args.method else suggest(model, adapter, use)
     draft = Draft(
         model=ModelChoice(id=_portable(ref), revision=model.revision),

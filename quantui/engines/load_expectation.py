@@ -11,17 +11,27 @@ if TYPE_CHECKING:
     from quantui.domain.fitting.calibration import Calibration
     from quantui.domain.hardware import Gpu
     from quantui.domain.memory import MemoryEstimate
+    from quantui.domain.producing.recipe import Recipe
     from quantui.engines.memory_options import MemoryOptions
     from quantui.engines.planning import Facts
 
 
-def load_of(draft: Draft, facts: Facts, gpus: tuple[Gpu, ...], options: MemoryOptions) -> Load:
-    """What identifies the load by ``draft``; ``gpus`` are those it may use, in order."""
+def load_of(
+    draft: Draft,
+    facts: Facts,
+    gpus: tuple[Gpu, ...],
+    options: MemoryOptions,
+    recipe: Recipe | None = None,
+) -> Load:
+    """What identifies the load by ``draft``; ``gpus`` are those it may use, in order.
+
+    ``recipe``: how the checkpoint that is loaded is made, which says more of its size than the method's name.
+    """
     return Load(
         machine=machine_key(facts.hardware, gpus[: options.world]),
         engine=facts.engine.name,
         vllm_version=facts.engine.vllm_version,
-        method=draft.quantization.method,
+        method=draft.quantization.method if recipe is None else recipe.slug,
         model=facts.model.fingerprint,
         tensor_parallel=options.tensor_parallel,
         pipeline_parallel=options.pipeline_parallel,

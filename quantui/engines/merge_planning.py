@@ -173,7 +173,7 @@ def merge_notices(facts: Facts) -> list[str]:
 
 def _command(draft: Draft, facts: Facts, out: str | None) -> tuple[str, ...]:
     """`quantui merge` with what is merged and where to."""
-    words = ["merge", _source(facts.model), *(_source(adapter) for adapter in facts.adapters)]
+    words = ["merge", source_of(facts.model), *(source_of(adapter) for adapter in facts.adapters)]
     weights = _weights(draft, facts.adapters)
     if any(weight != 1 for weight in weights):
         words += ["--weight", *map(_shortest, weights)]
@@ -185,7 +185,8 @@ def _shortest(number: float) -> str:
     return repr(number).removesuffix(".0")
 
 
-def _source(spec: ModelSpec | AdapterSpec) -> str:
+def source_of(spec: ModelSpec | AdapterSpec) -> str:
+    """Where it is from, as a command line names it: a folder, or a Hub id with its revision."""
     pinned = spec.source != "folder" and spec.revision is not None
     return f"{spec.ref}@{spec.revision}" if pinned else spec.ref
 

@@ -16,16 +16,36 @@ from quantui.domain.fitting.calibration import calibration_for
 from quantui.domain.fitting.visible_gpus import visible_gpus
 from quantui.domain.memory import Device, estimate_memory
 from quantui.domain.methods import method
-from quantui.domain.plan import CheckStep, DownloadStep, EngineFacts, Plan, ServeStep, Step
+from quantui.domain.plan import (
+    CalibrationFacts,
+    CheckStep,
+    DownloadStep,
+    EngineFacts,
+    MergeStep,
+    Plan,
+    ServeStep,
+    Step,
+)
+from quantui.domain.producing.recipes import check_makeable, produced_method, recipe_for
 from quantui.engines.load_expectation import expectation_of, load_of
 from quantui.engines.memory_options import memory_options
 from quantui.engines.merge_planning import merge_notices, merge_step, model_name
-from quantui.engines.serving_checks import check_can_be_had, serving_checks
+from quantui.engines.quantize_planning import quantize_notices, quantize_step
+from quantui.engines.serving_checks import served_here
 from quantui.engines.vllm_server import (
     quantization_argument,
     server_argv,
     server_environment,
 )
+
+__all__ = [
+    "CalibrationFacts",
+    "Facts",
+    "build_plan",
+    "chosen_gpus",
+    "download_steps",
+    "served_name",
+]
 
 if TYPE_CHECKING:
     from quantui.domain.draft import Draft
@@ -42,6 +62,7 @@ class Facts:
     """What was looked up for a draft.
 
     ``download_jobs`` by step id, for what is not on disk yet; ``observations``: what earlier loads took.
+    ``quantize_engine`` has the recipe's producer, ``calibration`` are its texts; None where nothing is made.
     """
 
     model: ModelSpec
@@ -54,6 +75,8 @@ class Facts:
     port: int
     download_jobs: dict[str, dict[str, object]]
     observations: tuple[Observation, ...] = ()
+    quantize_engine: EngineFacts | None = None
+    calibration: CalibrationFacts | None = None
 
 
 def build_plan(
@@ -62,41 +85,45 @@ def build_plan(
     *,
     serve: bool = True,
     force: bool = False,
+    make: bool = False,
     out: str | None = None,
 ) -> Plan:
     """The steps for ``draft`` on this machine; with ``serve=False`` only what prepares the checkpoint.
 
-    ``out`` is a folder to merge into; without it the merged model is an artifact of quantui's.
+    ``make`` quantizes what vLLM could make while loading, too. ``out`` is a folder for what the last of the steps
+    that make something makes; without it that is an artifact of quantui's.
 
     Raises QuantuiError for what cannot work: exit code 2 for inputs that do not belong together, 3 for what does
     not fit or is not supported. ``force`` turns the latter into notices.
     """
-    chosen = method(draft.quantization.method)
-    check_can_be_had(chosen, facts.model)
+    recipe = recipe_for(draft.quantization, facts.model, always=make)
+    if recipe is not None:
+        check_makeable(draft, recipe)
+    chosen = method(draft.quantization.method) if recipe is None else produced_method(recipe)
     gpus = chosen_gpus(draft, facts)
     notices: list[str] = []
-    for require in serving_checks(draft, facts.model, facts.engine, gpus) if serve else ():
-        try:
-            require()
-        except QuantuiError as error:
-            if not force or error.exit_code != ExitCode.DOES_NOT_FIT:
-                raise
-            notices.append(f"forced: {error.what}")
+    unserved = ""
+    if serve or recipe is not None:
+        unserved, forced = served_here(
+            draft, facts.model, facts.engine, gpus, recipe, serve=serve, force=force
+        )
+        notices += forced
     steps: list[Step] = _downloads(facts)
     base_path = facts.model.path or ""
     model_path, lora = base_path, None
+    merge: MergeStep | None = None
     if facts.adapters:
         for adapter in facts.adapters:
             notices += check_adapter_fits(facts.model, adapter).notes
         notices += merge_notices(facts)
-        merge = merge_step(draft, facts, gpus, out=out)
+        merge = merge_step(draft, facts, gpus, out=out if recipe is None else None)
         steps.append(merge)
         model_path = merge.path
         if merge.serve_lora_on_failure:
             (adapter,) = facts.adapters
             lora = (adapter, adapter.path or "")
     options = memory_options(draft)
-    load = load_of(draft, facts, gpus, options)
+    load = load_of(draft, facts, gpus, options, recipe)
     learned = calibration_for(load, facts.observations)
     # What is only prepared here may be served where there is more room.
     named = bool(draft.serve.visible_devices or facts.hardware.cuda_visible_devices)
@@ -113,7 +140,24 @@ def build_plan(
         )
     if serve and estimate.fit is not None and estimate.fit.verdict == "tight":
         notices.append(f"memory is tight: {'; '.join(estimate.fit.reasons)}")
-    # A merge, or the method, leaves the size as the base's: the estimate holds for both.
+    if recipe is not None:
+        if not unserved and estimate.fit is not None and estimate.fit.verdict == "does not fit":
+            unserved = f"it does not fit: {'; '.join(estimate.fit.reasons)}"
+        quantize = quantize_step(
+            draft,
+            facts,
+            recipe,
+            gpus,
+            model_path=model_path,
+            merge=merge,
+            why_not_vllm=unserved,
+            out=out,
+            force=force,
+        )
+        notices += quantize_notices(quantize)
+        steps.append(quantize)
+        model_path = quantize.path
+    # A merge leaves the size as the base's: the estimate holds for both.
     name = served_name(draft, facts)
     if serve:
         command = partial(

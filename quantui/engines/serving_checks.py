@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.methods import check_runs_here, method, methods
+from quantui.domain.methods import check_runs_here, method
+from quantui.domain.producing.recipes import produced_method, unread_by_vllm
 from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.versions import version_numbers
 
@@ -19,14 +20,26 @@ if TYPE_CHECKING:
     from quantui.domain.methods import Method
     from quantui.domain.models import ModelSpec
     from quantui.domain.plan import EngineFacts
+    from quantui.domain.producing.recipe import Recipe
 
 
 def serving_checks(
-    draft: Draft, model: ModelSpec, engine: EngineFacts, gpus: tuple[Gpu, ...]
+    draft: Draft,
+    model: ModelSpec,
+    engine: EngineFacts,
+    gpus: tuple[Gpu, ...],
+    recipe: Recipe | None = None,
 ) -> tuple[Callable[[], None], ...]:
-    """The checks, each to be called: it raises QuantuiError with exit code 3, or 4 for a lacking plugin."""
+    """The checks, each to be called: it raises QuantuiError with exit code 3, or 4 for a lacking plugin.
+
+    ``recipe``: how the checkpoint that is served is made of ``model``.
+    """
     chosen, size = method(draft.quantization.method), draft.serve.tensor_parallel
+    if recipe is not None:
+        chosen = produced_method(recipe)
+    made = () if recipe is None else (partial(_check_written, recipe, engine),)
     return (
+        *made,
         partial(
             check_runs_here,
             chosen,
@@ -44,26 +57,63 @@ def serving_checks(
     )
 
 
-def check_can_be_had(chosen: Method, model: ModelSpec) -> None:
-    """Refuse (exit code 2) a format that only a checkpoint can have, for a model that is stored in 16 bit.
+def served_here(
+    draft: Draft,
+    model: ModelSpec,
+    engine: EngineFacts,
+    gpus: tuple[Gpu, ...],
+    recipe: Recipe | None,
+    *,
+    serve: bool,
+    force: bool,
+) -> tuple[str, list[str]]:
+    """Why vLLM cannot run it on this machine, empty where it can, and what ``force`` has overridden.
 
-    vLLM would be started without an argument then, and serve 16 bit under the format's name.
+    Raises the first reason of :func:`serving_checks` without ``force``. What is only made, not served, needs no
+    plugin, and no ``force`` where it has a runtime of its own.
     """
-    if chosen.name == "none" or chosen.in_flight or model.quantization is not None:
-        return
-    made = ", ".join(
-        name
-        for name, one in methods().items()
-        if one.in_flight and one.argument and one.status in ("current", "plugin")
-    )
-    raise QuantuiError(
-        "method.needs-checkpoint",
-        f"{chosen.title} needs a checkpoint in that format; {model.ref} is not quantized.",
-        "vLLM does not make it while it loads, and quantui does not make such checkpoints yet.",
-        f"Give a copy in that format (`quantui inspect {model.ref} --variants` looks for one), or take a format "
-        f"that is made while loading: {made}.",
-        ExitCode.BAD_INPUT,
-    )
+    unserved = ""
+    forced: list[str] = []
+    own_runtime = recipe is not None and method(recipe.writes).status == "other-runtime"
+    for require in serving_checks(draft, model, engine, gpus, recipe):
+        try:
+            require()
+        except QuantuiError as error:
+            why = error.why.removesuffix(".")
+            unserved = unserved or error.what.removesuffix(".") + (f" ({why})." if why else ".")
+            elsewhere = error.exit_code == ExitCode.DOES_NOT_FIT
+            if not serve and (own_runtime or not elsewhere):
+                continue
+            if own_runtime:
+                error.fix = f"Make it with `quantui quantize`, which proves it there. {error.fix}"
+            if own_runtime or not force or not elsewhere:
+                raise (error if recipe is None else _asking_for_force(error)) from None
+            forced.append(f"forced: {error.what}")
+    if not unserved and recipe is not None and not serve and engine.vllm_version == "unknown":
+        unserved = f"the engine {engine.name} has no vLLM."
+    return unserved, forced
+
+
+def _asking_for_force(error: QuantuiError) -> QuantuiError:
+    """``error`` before something is made that this machine could not serve."""
+    if error.exit_code == ExitCode.DOES_NOT_FIT:
+        error.fix = (
+            f"{error.fix} With --force it is made all the same, for another machine.".strip()
+        )
+    return error
+
+
+def _check_written(recipe: Recipe, engine: EngineFacts) -> None:
+    """What vLLM refuses of a format by its width and zero points, as it does of such a checkpoint."""
+    why = unread_by_vllm(recipe, on_cpu=engine.on_cpu)
+    if why is not None:
+        raise QuantuiError(
+            "method.unsupported",
+            f"vLLM does not read {recipe.method} as {recipe.text}.",
+            why,
+            "Leave the option at its default, or take --producer llm-compressor.",
+            ExitCode.DOES_NOT_FIT,
+        )
 
 
 def _stored(model: ModelSpec) -> Method | None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantui.domain.choosing.costs import (
+    LENGTH,
+    SAMPLES,
     download_step,
     install_step,
     make_step,
@@ -14,6 +16,9 @@ from quantui.domain.choosing.costs import (
 )
 from quantui.domain.choosing.recommendation import Refusal
 from quantui.domain.methods import methods
+from quantui.domain.producing.estimates import Room, Sizes, where
+from quantui.domain.producing.producers import made_as, producers
+from quantui.domain.producing.recipes import default_recipe
 from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.versions import version_numbers
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     )
     from quantui.domain.choosing.variants import Variant
     from quantui.domain.methods import Method
+    from quantui.domain.producing.recipe import Recipe
     from quantui.domain.weights.weight_groups import WeightGroup
 
 _BY_HAND = {
@@ -104,7 +110,13 @@ def steps_of(
         return tuple(steps)
     if candidate.way == "make":
         steps.append(
-            make_step(candidate.method, situation.shape.parameters, stored_bytes, on_cpu=on_cpu)
+            make_step(
+                candidate.method,
+                situation.shape.parameters,
+                stored_bytes,
+                situation.hardware.host,
+                on_cpu=on_cpu,
+            )
         )
     if situation.plugins is None:
         steps += map(install_step, _packages(candidate.method, situation.vllm_version))
@@ -172,7 +184,20 @@ def _candidate(
         return _refuse(
             chosen, "checkpoint", (f"No checkpoint of it is known. {_MAKERS_ONLY[chosen.name]}",)
         )
-    producer = chosen.producers[0] if chosen.producers else "its producer"
+    return _to_be_made(situation, chosen, mode)
+
+
+def _to_be_made(
+    situation: Situation, chosen: Method, mode: AdapterMode | None
+) -> Candidate | Refusal:
+    """Quantui makes the checkpoint, if this machine has the memory for it."""
+    if made_as(chosen.name) is None:
+        return _refuse(
+            chosen, "checkpoint", ("No checkpoint of it is known, and nothing makes it.",)
+        )
+    recipe = default_recipe(chosen.name)
+    title = producers()[recipe.producer].title
+    lacking = _lacks_memory(situation, recipe)
     return Candidate(
         chosen,
         "make",
@@ -180,9 +205,29 @@ def _candidate(
         situation.census,
         None,
         mode,
-        ready=False,
-        needs=f"needs a checkpoint: made by {producer}",
+        ready=not lacking,
+        needs=f"quantui makes it with {title}"
+        + (f", on a larger machine: {lacking}" if lacking else ""),
     )
+
+
+def _lacks_memory(situation: Situation, recipe: Recipe) -> str:
+    """Why no device here can make it; empty where one can, or the memory is not known."""
+    weights = weights_16bit(situation.census) or situation.stored_bytes or 0
+    sizes = Sizes(weights, weights, situation.shape.hidden_size or 0, situation.shape.parameters)
+    report = situation.hardware
+    gpus = tuple(
+        gpu for gpu in report.gpus if situation.gpus is None or gpu.index in situation.gpus
+    )
+    devices, reasons, _, _ = where(
+        recipe,
+        sizes,
+        Room(gpus, report.host, None),
+        device="auto",
+        samples=SAMPLES,
+        length=LENGTH,
+    )
+    return "" if devices else " ".join(reasons)
 
 
 def _variant(situation: Situation, chosen: Method) -> Variant | None:
@@ -242,20 +287,10 @@ def _of_width(chosen: Method, bits: int | None) -> Method | None:
     )
 
 
-def _made_after_merge(situation: Situation, chosen: Method) -> Candidate:
-    producer = chosen.producers[0] if chosen.producers else "its producer"
-    way: Way = "in flight" if chosen.in_flight else "make"
-    needs = "" if chosen.in_flight else f"needs a checkpoint: made by {producer}"
-    return Candidate(
-        chosen,
-        way,
-        situation.shape,
-        situation.census,
-        None,
-        "merge",
-        ready=chosen.in_flight,
-        needs=needs,
-    )
+def _made_after_merge(situation: Situation, chosen: Method) -> Candidate | Refusal:
+    if not chosen.in_flight:
+        return _to_be_made(situation, chosen, "merge")
+    return Candidate(chosen, "in flight", situation.shape, situation.census, None, "merge")
 
 
 def _already(situation: Situation, chosen: Method, stored: str) -> Refusal:

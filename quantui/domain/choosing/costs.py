@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import math
-import tomllib
-from functools import cache
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantui.domain.choosing.recommendation import Cost, Step
+from quantui.domain.draft import QuantizationChoice
 from quantui.domain.formatting import format_bytes
+from quantui.domain.producing.producers import producers
+from quantui.domain.producing.recipes import default_recipe
+from quantui.domain.producing.times import making_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
+    from quantui.domain.hardware import Host
     from quantui.domain.methods import Method
 
 CONNECTION_BYTES_PER_S = 50e6
 """A download's speed for ranking alone (400 Mbit/s); no time is shown for downloads."""
 LONGEST_MINUTES = 600.0
 """Work of ten hours leaves nothing of the criterion "effort"; the scale is logarithmic."""
-OWN_MINUTES = {"make": 10.0, "train": 10.0, "install": 2.0}
-"""A person's own work (an environment, texts to calibrate on, a package), for ranking alone."""
+OWN_MINUTES = {"make": 2.0, "train": 10.0, "install": 2.0}
+"""What comes on top (an engine to be installed, a package; for training a person's own work), for ranking alone."""
+SAMPLES, LENGTH = QuantizationChoice.calibration_samples, QuantizationChoice.calibration_length
+"""What is calibrated on unless a person says otherwise."""
 LOADING_MINUTES = 0.5
 """What quantizing while loading adds to a start, for ranking alone."""
 MERGE_BYTES_PER_S = 540e6
 """Of the base's weights: 3.09 GB were merged, proven and hashed in 5.7 s on two cores (benchmarks/results)."""
-
-
-@cache
-def _making() -> Mapping[str, Mapping[str, Any]]:
-    text = resources.files("quantui.data").joinpath("making.toml").read_text(encoding="utf-8")
-    return {name: entry for entry in tomllib.loads(text).values() for name in entry.pop("methods")}
 
 
 def download_step(ref: str, size: int) -> Step:
@@ -51,26 +49,36 @@ def merge_step(adapters: int, weights: int) -> Step:
     )
 
 
-def make_step(chosen: Method, parameters: int | None, size: int, *, on_cpu: bool) -> Step:
+def make_step(
+    chosen: Method, parameters: int | None, size: int, host: Host, *, on_cpu: bool
+) -> Step:
     """Making a checkpoint of ``size`` bytes in the method's format with its first producer.
 
-    The time is a published one on an A100, scaled with the parameters; None where none is known, and on a
-    machine without a GPU.
+    The time is a measured one, on a card or on CPU cores, scaled to the model; None where nobody has measured it.
     """
-    known = _making().get(chosen.name)
-    producer = chosen.producers[0] if chosen.producers else "its producer"
-    data = " with 128 to 512 texts" if chosen.calibration == "data" else ""
-    text = f"make the checkpoint with {producer}{data}, {format_bytes(size)} written"
-    if known is None or not parameters or on_cpu:
-        return Step("make", text, None, size, "no published time for this machine")
-    minutes = known["minutes"] * parameters / known["parameters"]
+    recipe = default_recipe(chosen.name)
+    producer = producers()[recipe.producer]
+    data = f", on {SAMPLES} texts" if recipe.needs_data else ""
+    text = f"quantui makes the checkpoint with {producer.title}{data}, {format_bytes(size)} written"
+    found = making_time(
+        recipe.method,
+        recipe.producer,
+        parameters,
+        on_cpu=on_cpu,
+        cores=host.physical_cores,
+        samples=SAMPLES,
+        length=LENGTH,
+    )
+    if found is None:
+        return Step("make", text, None, size, "nobody has measured it on a machine like this one")
+    seconds, timed = found
+    where = f"on an {timed.card}" if timed.card else "on this machine's cores"
     return Step(
         "make",
-        f"{text}; {known['text']}, about {_spell(minutes)} on an {known['card']}",
-        minutes * 60,
+        f"{text}; {timed.text}, about {_spell(seconds.value / 60)} {where}",
+        seconds.value,
         size,
-        f"formula: {known['minutes']:g} min x {parameters / 1e9:.1f}B / "
-        f"{known['parameters'] / 1e9:.1f}B parameters; {known['source']}",
+        f"formula: {seconds.formula}; {seconds.source}",
     )
 
 

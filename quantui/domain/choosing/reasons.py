@@ -163,7 +163,7 @@ def _way(one: Ranked) -> Iterator[str]:
         yield "Quantized while vLLM loads: no checkpoint to make, nothing more on disk for it."
     elif candidate.way == "make":
         made = f", {format_bytes(cost.disk_bytes)} of disk in all" if cost.disk_bytes else ""
-        yield f"No checkpoint of it is known: {candidate.needs.removeprefix('needs a checkpoint: ')}{made}."
+        yield f"No checkpoint of it is known: {candidate.needs.removesuffix('.')}{made}."
     elif not cost.steps:
         yield "Nothing to prepare."
 

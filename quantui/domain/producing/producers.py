@@ -48,7 +48,15 @@ class Producer:
     worker: str
     why: str
     source: str
+    base_bytes: int
+    """RAM of the interpreter with the libraries imported."""
+    base_source: str
+    ram_factor: float
+    """RAM that the work takes beside that, in sizes of the 16-bit weights."""
+    ram_source: str
     known: Known
+    gpu: bool = True
+    """Whether it can work on a card."""
 
     @property
     def purpose(self) -> str:
@@ -68,7 +76,8 @@ class Making:
     ``writes``: the catalogue's name of the written format by bits; ``format_writes`` likewise for other ``formats``
     than the first. ``groups`` -1: a scale a row; empty: the method has no groups to choose, or none at ``bits`` that
     are not in ``group_bits``. ``mixed_bits`` are widths that are mixed with 4. ``shard_by_shard``: the model is never
-    loaded whole.
+    loaded whole. ``ram_factor``: the producer's, where this method differs; ``scratch_bits``: by bits, the width of
+    a copy of the model that lies beside the result on disk until it is done.
     """
 
     method: str
@@ -84,6 +93,8 @@ class Making:
     mixed_bits: tuple[int, ...] = ()
     rounding: tuple[str, ...] = ()
     shard_by_shard: bool = False
+    ram_factor: float | None = None
+    scratch_bits: Mapping[int, int] = field(default_factory=dict)
     note: str = ""
     known: Known = Known()
 
@@ -95,6 +106,10 @@ class Making:
     def groups_at(self, bits: int) -> tuple[int, ...]:
         """The group sizes it takes at a width."""
         return self.groups if not self.group_bits or bits in self.group_bits else ()
+
+    def scratch_bits_at(self, bits: int) -> int:
+        """The width of the copy beside the result; 0: there is none."""
+        return self.scratch_bits.get(bits, 0)
 
     def written(self, bits: int, format: str | None) -> str | None:
         """What is written at a width in a format; None: it cannot."""
@@ -162,6 +177,8 @@ def _producer(name: str, entry: dict[str, Any]) -> Producer:
 def _making(method: str, producer: str, entry: dict[str, Any]) -> Making:
     known = _known(entry)
     entry["writes"] = _by_bits(entry["writes"])
+    if "scratch_bits" in entry:
+        entry["scratch_bits"] = {int(bits): width for bits, width in entry["scratch_bits"].items()}
     entry["format_writes"] = {
         name: _by_bits(one) for name, one in entry.get("format_writes", {}).items()
     }

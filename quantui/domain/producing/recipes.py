@@ -14,15 +14,17 @@ from quantui.domain.producing.refusals import (
     cannot_be_made,
     foreign_option,
     needs_a_checkpoint,
+    no_method,
     no_such_producer,
     quantized_already,
     unknown_to_producer,
+    unmerged_adapter,
     vllm_makes_it,
     without_tokenizer,
 )
 
 if TYPE_CHECKING:
-    from quantui.domain.draft import QuantizationChoice
+    from quantui.domain.draft import Draft, QuantizationChoice
     from quantui.domain.methods import Method
     from quantui.domain.models import ModelSpec
     from quantui.domain.producing.producers import Making, Producer
@@ -42,6 +44,8 @@ def recipe_for(
     (exit code 3) for a model that the producer refuses.
     """
     chosen = method(quantization.method)
+    if always and chosen.name == "none":
+        raise no_method()
     if not always and (chosen.name == "none" or model.quantization is not None):
         return None
     if model.quantization is not None:
@@ -60,6 +64,32 @@ def recipe_for(
         why=_why(making, producer, quantization),
         notes=(*notes, *recipe.notes),
     )
+
+
+def default_recipe(name: str) -> Recipe:
+    """What ``quantui`` makes of the method ``name`` when nobody chooses anything; KeyError for one it cannot make."""
+    made = made_as(name)
+    if made is None:
+        raise KeyError(name)
+    making = next(iter(makings()[made].values()))
+    bits = making.bits[0]
+    return Recipe(
+        method=made,
+        producer=making.producer,
+        writes=making.writes[bits],
+        bits=bits,
+        group_size=next(iter(making.groups_at(bits)), None),
+        symmetric=next(iter(making.symmetric), None),
+        format=next(iter(making.formats), None),
+        rounding=next(iter(making.rounding), None),
+        needs_data=making.data == "data",
+    )
+
+
+def check_makeable(draft: Draft, recipe: Recipe) -> None:
+    """Refuse (exit code 2) options elsewhere in ``draft`` that contradict making ``recipe``."""
+    if draft.adapter.id is not None and draft.merge.on_failure == "serve-lora":
+        raise unmerged_adapter(recipe)
 
 
 def produced_method(recipe: Recipe) -> Method:
@@ -93,6 +123,24 @@ def produced_method(recipe: Recipe) -> Method:
         cpu=on_cpu,
         title=title,
     )
+
+
+def unread_by_vllm(recipe: Recipe, *, on_cpu: bool) -> str | None:
+    """Why vLLM refuses what ``recipe`` writes, whatever the device; None: it reads it.
+
+    (vLLM 0.32, quantization/auto_gptq.py, auto_awq.py and inc/inc.py, as for any checkpoint.)
+    """
+    if recipe.writes == "gptq" and recipe.symmetric is False:
+        return "vLLM reads symmetric GPTQ only (vLLM 0.32, quantization/auto_gptq.py, TYPE_MAP)."
+    widths = (4,) if on_cpu else (4, 8)
+    if recipe.writes in ("gptq", "autoround") and recipe.bits not in widths:
+        takes = "4 bit on the CPU" if on_cpu else "4 and 8 bit"
+        return f"vLLM reads {takes} (vLLM 0.32, quantization/auto_gptq.py and inc/inc.py)."
+    if recipe.mixed_bits is not None and on_cpu:
+        return (
+            f"There is no CPU kernel for {recipe.mixed_bits}-bit weights (own run with vLLM 0.32)."
+        )
+    return None
 
 
 _OWN_BYTES = frozenset(

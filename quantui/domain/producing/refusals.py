@@ -28,6 +28,15 @@ _AS_TYPED = {
 """Options of ``[quantization]`` by the flags of `quantui quantize`."""
 
 
+def no_method() -> QuantuiError:
+    """Nothing says what to make."""
+    return QuantuiError(
+        "quantize.no-method",
+        "No quantization method is named.",
+        fix=f"Name one (--method). {_makeable()} `quantui recommend` ranks them for the model.",
+    )
+
+
 def quantized_already(model: ModelSpec) -> QuantuiError:
     """A checkpoint that is in few bits already."""
     better = sixteen_bit_base(model.ref)
@@ -146,6 +155,16 @@ def unknown_to_producer(
         fix,
         ExitCode.DOES_NOT_FIT,
         detail=(f"known: {', '.join(listed)}",),
+    )
+
+
+def unmerged_adapter(recipe: Recipe) -> QuantuiError:
+    """An adapter that would be kept beside its base when the merge fails."""
+    return QuantuiError(
+        "quantize.unmerged-adapter",
+        f'merge.on_failure is "serve-lora", and {recipe.method} is made of the merged model.',
+        "An adapter beside its base leaves nothing to quantize.",
+        "Leave merge.on_failure out, or take a method that vLLM makes while loading (bitsandbytes).",
     )
 
 
