@@ -36,23 +36,40 @@ class Recipe:
         return {**asdict(self), "ignore": list(self.ignore)}
 
 
-@dataclass(frozen=True)
-class Job:
-    """One quantization. ``device`` is ``cpu`` or ``cuda:N``; sizes in bytes."""
+@dataclass(frozen=True, kw_only=True)
+class ModelJob:
+    """A model to load. ``device`` is ``cpu`` or ``cuda:N``; sizes in bytes."""
 
     model: Path
-    out: Path
-    device: str
-    recipe: Recipe
-    calibration: Mapping[str, Any] | None = None
-    reference: Path | None = None
+    device: str = "cpu"
     trust_remote_code: bool = False
     memory_limit_bytes: int | None = None
+
+    @classmethod
+    def read(cls, job: Mapping[str, Any]) -> ModelJob:
+        """The model that ``job``, whatever else it asks for, names."""
+        limit = job.get("memory_limit_bytes")
+        return cls(
+            model=Path(job["model"]).absolute(),
+            device=job.get("device") or "cpu",
+            trust_remote_code=bool(job.get("trust_remote_code")),
+            memory_limit_bytes=None if limit is None else int(limit),
+        )
 
     @property
     def on_gpu(self) -> bool:
         """Whether the work is done on a card."""
         return self.device.startswith("cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(ModelJob):
+    """One quantization; ``out`` is the folder that must not exist yet."""
+
+    out: Path
+    recipe: Recipe
+    calibration: Mapping[str, Any] | None = None
+    reference: Path | None = None
 
     @property
     def asks_hub(self) -> bool:
@@ -71,16 +88,12 @@ def read_job(job: Mapping[str, Any]) -> Job:
         recipe = {k: v for k, v in job["recipe"].items() if k in known and v is not None}
         ignore = tuple(recipe.pop("ignore", ("lm_head",)))
         reference = job.get("reference")
-        limit = job.get("memory_limit_bytes")
         return Job(
-            model=Path(job["model"]).absolute(),
+            **vars(ModelJob.read(job)),
             out=Path(job["out"]).absolute(),
-            device=job.get("device") or "cpu",
             recipe=Recipe(**recipe, ignore=ignore),
             calibration=job.get("calibration"),
             reference=Path(reference).absolute() if reference else None,
-            trust_remote_code=bool(job.get("trust_remote_code")),
-            memory_limit_bytes=None if limit is None else int(limit),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WorkerError(

@@ -14,10 +14,10 @@ from streaming_merge import checkpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from quantizing.job import Job
+    from quantizing.job import ModelJob
 
 
-def load_model(job: Job, *, dtype: str = "auto", **kwargs: Any) -> Any:  # noqa: ANN401 - transformers has no stubs
+def load_model(job: ModelJob, *, dtype: str = "auto", **kwargs: Any) -> Any:  # noqa: ANN401 - transformers has no stubs
     """The job's model on the job's device, in evaluation mode, with progress in bytes.
 
     The class is the one its config names, so that a vision model keeps its vision part. ``dtype``:
@@ -86,7 +86,7 @@ def model_class(config: dict[str, Any], *, trust_remote_code: bool) -> Any:  # n
     return loader
 
 
-def load_tokenizer(job: Job) -> Any:  # noqa: ANN401
+def load_tokenizer(job: ModelJob) -> Any:  # noqa: ANN401
     """The tokenizer beside the model's weights.
 
     Raises:
@@ -109,7 +109,7 @@ def load_tokenizer(job: Job) -> Any:  # noqa: ANN401
         ) from error
 
 
-def check_memory(job: Job, needed_bytes: int, what: str) -> None:
+def check_memory(job: ModelJob, needed_bytes: int, what: str) -> None:
     """Refuse work that needs more memory of the job's device than is free there.
 
     Added to ``needed_bytes``: what the libraries take in RAM, or a CUDA context on the card.

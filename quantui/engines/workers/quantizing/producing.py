@@ -157,30 +157,42 @@ def foreseeable(device: str) -> Iterator[None]:
     except wire.WorkerError:
         raise
     except Exception as error:
-        for cause in _causes(error):
-            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(cause.errno, os.strerror(cause.errno)) from error
-            # safetensors and torch tell of it in words.
-            for number in (errno.ENOSPC, errno.EDQUOT):
-                if f"os error {number})" in str(cause) or os.strerror(number) in str(cause):
-                    raise OSError(number, os.strerror(number)) from error
-            if isinstance(cause, MemoryError) or _says_no_memory(cause):
+        for known in _causes(error):
+            if (number := _full_disk(known)) is not None:
+                raise OSError(number, os.strerror(number)) from error
+            if _says_no_memory(known):
                 raise wire.WorkerError(
                     "quantize.not-enough-memory",
-                    f"Quantizing ran out of memory on {device}.",
-                    (str(cause).strip().splitlines() or ["No memory could be allocated."])[0][:400],
-                    "Close other programs, quantize on another device, or with fewer or shorter "
-                    "calibration samples.",
+                    f"The work ran out of memory on {device}.",
+                    (str(known).strip().splitlines() or ["No memory could be allocated."])[0][:400],
+                    "Close other programs, use another device, or fewer or shorter calibration samples.",
                     exit_code=3,
                 ) from error
         raise
 
 
+def is_about_resources(error: BaseException) -> bool:
+    """Whether memory or disk ran out: no fault of the model's."""
+    return any(_full_disk(one) is not None or _says_no_memory(one) for one in _causes(error))
+
+
+def _full_disk(error: BaseException) -> int | None:
+    """The errno of a full disk; safetensors and torch tell of it in words."""
+    for number in (errno.ENOSPC, errno.EDQUOT):
+        words = str(error)
+        if isinstance(error, OSError) and error.errno == number:
+            return number
+        if f"os error {number})" in words or os.strerror(number) in words:
+            return number
+    return None
+
+
 def _says_no_memory(error: BaseException) -> bool:
-    """Whether this is torch's error for a failed allocation, on a card or in RAM."""
+    """Whether this is Python's or torch's error for a failed allocation, on a card or in RAM."""
     text = str(error)
     return (
-        type(error).__name__ == "OutOfMemoryError"
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
         or "CUDA out of memory" in text
         or "DefaultCPUAllocator: can't allocate memory" in text
         or "DefaultCPUAllocator: not enough memory" in text

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 from quantui_wire import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 EVERY_S = 0.2
 """The shortest time between two reports of one bar, except for its end."""
 
 
 @contextmanager
-def follow_tqdm(unit: str = "layers") -> Iterator[None]:
+def follow_tqdm(
+    unit: str = "layers", read: Callable[[Any], tuple[float, float, str] | None] | None = None
+) -> Iterator[None]:
     """Report each tqdm bar as ``n`` of ``total`` in ``unit`` while the block runs; bars still go to the log.
 
     The methods of the class itself are replaced: a library may have imported the class, or one derived
     from it (``tqdm.auto``), long before. A bar of bytes is reported in bytes. Bars that are disabled say
-    nothing.
+    nothing. ``read`` gives what a bar means where it is not its own ``n`` of ``total``: done, total and
+    message, or None for a bar that is not to be reported.
     """
     from tqdm.std import tqdm
 
@@ -35,6 +38,10 @@ def follow_tqdm(unit: str = "layers") -> Iterator[None]:
         if done == before or (now - at < EVERY_S and not over):
             return
         told[id(bar)] = now, done
+        if read is not None:
+            if (meant := read(bar)) is not None:
+                progress(*meant[:2], unit=unit, message=meant[2])
+            return
         in_unit = "bytes" if bar.unit == "B" else unit
         message = str(bar.desc or "").strip().rstrip(":")
         progress(

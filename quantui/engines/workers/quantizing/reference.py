@@ -2,17 +2,81 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantui_wire import WorkerError
 
+from quantizing.held_out import BUILT_IN, HeldOut
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from quantizing.job import Job
 
 LIMIT = 0.01
 """The largest relative error of the centred logits that passes."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``prompts``: token ids; ``logprobs``: float32 [tokens, vocabulary] for each, after every token."""
+
+    prompts: list[torch.Tensor]
+    logprobs: list[torch.Tensor]
+    held_out: HeldOut
+
+
+def write(path: Path, reference: Reference) -> None:
+    """Keep ``reference`` in the safetensors file ``path``, which is whole or absent."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {"heldout": torch.tensor(reference.held_out.ids, dtype=torch.int64)}
+    pairs = zip(reference.prompts, reference.logprobs, strict=True)
+    for number, (ids, logprobs) in enumerate(pairs):
+        tensors[f"prompt.{number}"] = ids.to(torch.int64)
+        tensors[f"logprobs.{number}"] = logprobs.float().contiguous()
+    facts = {"window": str(reference.held_out.window), "text": reference.held_out.text}
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        save_file(tensors, partial, metadata=facts)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Reference:
+    """What :func:`write` kept.
+
+    Raises:
+        WorkerError: ``quantize.bad-reference``.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as kept:
+            facts = kept.metadata() or {}
+            count = sum(name.startswith("prompt.") for name in kept.keys())  # noqa: SIM118
+            return Reference(
+                [kept.get_tensor(f"prompt.{number}") for number in range(count)],
+                [kept.get_tensor(f"logprobs.{number}") for number in range(count)],
+                HeldOut(
+                    kept.get_tensor("heldout").tolist(),
+                    int(facts["window"]),
+                    facts.get("text", BUILT_IN),
+                ),
+            )
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise WorkerError(
+            "quantize.bad-reference",
+            f"{path} does not hold what the 16-bit model says.",
+            f"{type(error).__name__}: {error}"[:300],
+            "Remove the file; it is measured again.",
+        ) from error
 
 
 def compare(job: Job, model: Any) -> dict[str, Any] | None:  # noqa: ANN401
@@ -30,14 +94,12 @@ def compare(job: Job, model: Any) -> dict[str, Any] | None:  # noqa: ANN401
         return None
     import transformers
     from peft_merging import logits
-    from safetensors.torch import load_file
 
-    kept = load_file(job.reference)
+    kept = read(job.reference)
     error = norm = kl = 0.0
     tokens = 0
-    for name in sorted(name for name in kept if name.startswith("prompt.")):
-        said = kept[name.replace("prompt.", "logprobs.")]
-        ours = logits.log_probabilities(model, kept[name].reshape(1, -1))
+    for ids, said in zip(kept.prompts, kept.logprobs, strict=True):
+        ours = logits.log_probabilities(model, ids.reshape(1, -1))
         if ours.shape != said.shape:
             raise _wrong(
                 transformers.__version__, f"It knows {ours.shape[-1]} tokens, not {said.shape[-1]}."
@@ -55,6 +117,21 @@ def compare(job: Job, model: Any) -> dict[str, Any] | None:  # noqa: ANN401
             f"(KL {found['kl']:.2g} nats a token); rounding alone stays below {LIMIT:.0%}.",
         )
     return found
+
+
+def agreement(reference: Reference, best: list[list[int]]) -> float:
+    """Share of tokens after which ``best`` (a list a prompt) is what the reference finds likeliest too.
+
+    A runtime that says nothing of what follows the last token gives a list that is shorter by one.
+    """
+    theirs = [logprobs.argmax(-1).tolist() for logprobs in reference.logprobs]
+    pairs = [
+        pair
+        for ours, said in zip(best, theirs, strict=True)
+        for pair in zip(ours, said, strict=False)
+    ]
+    same = sum(one == other for one, other in pairs)
+    return float(same / len(pairs))
 
 
 def centred(logits: torch.Tensor) -> torch.Tensor:
