@@ -102,7 +102,7 @@ def recommend(situation: Situation) -> Recommendation:
         None if choices else nearest_miss(tuple(refusals)),
         (
             *device_notes,
-            *_first_ready(choices),
+            *_at_once(choices),
             *_of_a_format(situation, choices),
             *_copies(ranked, slots),
             *_notes(situation, asked, on_cpu=not slots),
@@ -238,12 +238,12 @@ def _copies(ranked: tuple[Ranked, ...], slots: tuple[Slot, ...]) -> tuple[str, .
     )
 
 
-def _first_ready(choices: tuple[Choice, ...]) -> tuple[str, ...]:
-    """What can be served right away, where the first choice cannot."""
-    if not choices or choices[0].ready:
+def _at_once(choices: tuple[Choice, ...]) -> tuple[str, ...]:
+    """What can be served without making anything, where the first choice has to be made."""
+    if not choices or choices[0].way != "make":
         return ()
-    ready = next((choice for choice in choices if choice.ready), None)
-    text = f"{choices[0].title} {choices[0].needs or 'has to be made first'}."
-    if ready is None:
+    now = next((choice for choice in choices if choice.way != "make"), None)
+    text = f"{choices[0].title}: {choices[0].needs.removesuffix('.')}."
+    if now is None:
         return (f"{text} Nothing that fits here can be served without making a checkpoint.",)
-    return (f"{text} What can be served right away: {ready.title} ({ready.method}).",)
+    return (f"{text} What can be served right away: {now.title} ({now.method}).",)

@@ -44,7 +44,7 @@ class Suggestion:
 
 
 def suggest(model: ModelSpec, adapter: AdapterSpec | None, use: str) -> Suggestion | None:
-    """The best choice that needs no other checkpoint; None when nothing can be recommended.
+    """The best choice that quantui gets to from the model that was named; None when nothing can be recommended.
 
     The Hub is not searched: a profile is for the model that was named.
     """
@@ -62,12 +62,15 @@ def suggest(model: ModelSpec, adapter: AdapterSpec | None, use: str) -> Suggesti
     first = found.choices[0]
     rank = f"the best for {found.use_case}"
     if best is not first:
-        rank += f" that needs no other checkpoint ({first.title} is ranked first)"
+        rank += f" that can be had from it here ({first.title} is ranked first)"
     return Suggestion(
         best.method,
         best.title,
         rank,
-        best.reasons[:_TOLD],
+        (
+            *best.reasons[:_TOLD],
+            *(f"{step.text}." for step in best.cost.steps if step.kind == "make"),
+        ),
         best.tensor_parallel,
         best.gpus if set(best.gpus) != {gpu.index for gpu in report.gpus} else (),
         best.support.dtype,

@@ -154,11 +154,26 @@ def test_the_nearest_miss_says_what_is_missing_and_what_would_fit():
     assert any("billion parameters" in text for text in found.nearest.smaller)
 
 
-def test_what_can_be_served_right_away_is_told_when_the_first_choice_cannot():
+def test_what_can_be_served_right_away_is_told_when_the_first_choice_has_to_be_made():
     found = recommend(situation("3090", model="qwen2.5-14b"))
-    assert not found.choices[0].ready
-    assert found.first_ready is not None
-    assert found.first_ready.method in " ".join(found.notes)
+    assert found.choices[0].way == "make"
+    assert found.at_once is not None
+    assert found.at_once.method in " ".join(found.notes)
+
+
+def test_a_checkpoint_that_is_made_here_is_as_ready_as_any():
+    found = recommend(situation("3090", model="qwen2.5-14b"))
+    assert found.choices[0].ready
+    assert found.first_ready is found.choices[0]
+    assert choice(found, "awq").needs == "quantui makes it with llm-compressor"
+
+
+def test_what_this_machine_has_no_memory_to_make_is_not_ready_and_says_how_much_is_lacking():
+    small = machine(gpu("3090"), ram_gib=8)
+    one = choice(recommend(situation(hardware=small, model="qwen2.5-14b")), "awq")
+    assert not one.ready
+    assert "larger machine" in one.needs
+    assert "GiB" in one.needs
 
 
 def test_a_full_disk_is_cautioned_of():
@@ -352,7 +367,7 @@ def test_eight_bit_on_two_cards_comes_before_16_bit_on_four():
 
 def test_fp4_made_while_loading_on_a_card_without_its_units_comes_after_what_is_established():
     found = recommend(situation("4090", "qwen2.5-32b", use="easy-start"))
-    assert choice(found, "mxfp4").rank > choice(found, "w4a16").rank
+    assert choice(found, "mxfp4").rank > choice(found, "awq").rank
     assert "without units for it" in " ".join(choice(found, "mxfp4").taken)
 
 

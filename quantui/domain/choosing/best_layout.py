@@ -63,7 +63,7 @@ def best_option(candidate: Candidate, work: Workings, *, cards: int = 0) -> Opti
 
 def _supported(candidate: Candidate, layout: Layout, situation: Situation) -> Support:
     return support(
-        candidate.method,
+        candidate.served,
         gpus=layout.gpus,
         on_cpu=layout.on_cpu,
         shape=candidate.shape,

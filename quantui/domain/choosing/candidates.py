@@ -18,7 +18,7 @@ from quantui.domain.choosing.recommendation import Refusal
 from quantui.domain.methods import methods
 from quantui.domain.producing.estimates import Room, Sizes, where
 from quantui.domain.producing.producers import made_as, producers
-from quantui.domain.producing.recipes import default_recipe
+from quantui.domain.producing.recipes import default_recipe, produced_method
 from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.versions import version_numbers
 
@@ -40,15 +40,28 @@ _BY_HAND = {
     "online": "It mixes formats by hand (--quantization-config): the formats themselves are listed.",
     "humming": "It is a set of kernels to be configured by hand, not a format.",
 }
-_MAKERS_ONLY = {
-    "quark": "Quark checkpoints are made for AMD cards; llm-compressor writes the same formats for these.",
-    "modelopt": "ModelOpt writes FP8 and NVFP4, which are listed by their own names.",
-    "gguf": "GGUF is llama.cpp's format; vLLM reads it through a plugin and slowly.",
-    "torchao": "torchao checkpoints are served unpacked: nothing is saved on disk, and little in memory.",
-    "deepseek_v4_fp8": "It is what its maker publishes DeepSeek-V4 in.",
-    "bitsandbytes_8bit": "It runs without CUDA graphs; W8A16 and INT8 W8A8 hold 8 bit without that.",
+_NOT_TO_BE_MADE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "quark": (
+        "Quark checkpoints are made for AMD cards; llm-compressor writes the same formats for these.",
+        (),
+    ),
+    "modelopt": ("ModelOpt writes FP8 and NVFP4, which are listed by their own names.", ()),
+    "gguf": ("GGUF is llama.cpp's format; vLLM reads it through a plugin and slowly.", ()),
+    "torchao": (
+        "torchao checkpoints are served unpacked: nothing is saved on disk, and little in memory.",
+        (),
+    ),
+    "deepseek_v4_fp8": ("It is what its maker publishes DeepSeek-V4 in.", ()),
+    "bitsandbytes_8bit": (
+        "It runs without CUDA graphs; W8A16 and INT8 W8A8 hold 8 bit without that.",
+        (),
+    ),
+    "w4a16": (
+        "By this name it is made by plain rounding: AWQ and GPTQ write the same format and lose less.",
+        ("awq", "gptq"),
+    ),
 }
-"""Formats that are served when somebody has made them and that quantui would not have made: why not."""
+"""Formats that are served when a checkpoint of them is there, and that are not worth making: why, and what is."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,13 @@ class Candidate:
     def facts(self) -> Method:
         """What bytes and titles are taken from."""
         return self.counted or self.method
+
+    @property
+    def served(self) -> Method:
+        """The format that vLLM meets: for a checkpoint to be made, what its producer writes."""
+        if self.way != "make" or made_as(self.method.name) is None:
+            return self.method
+        return replace(produced_method(default_recipe(self.method.name)), title=self.method.title)
 
 
 def candidates(
@@ -180,10 +200,9 @@ def _candidate(
         return _refuse(chosen, "adapter", advice.reasons)
     if chosen.in_flight:
         return Candidate(chosen, "in flight", situation.shape, situation.census, None, mode)
-    if chosen.name in _MAKERS_ONLY:
-        return _refuse(
-            chosen, "checkpoint", (f"No checkpoint of it is known. {_MAKERS_ONLY[chosen.name]}",)
-        )
+    if chosen.name in _NOT_TO_BE_MADE:
+        why, instead = _NOT_TO_BE_MADE[chosen.name]
+        return _refuse(chosen, "checkpoint", (f"No checkpoint of it is known. {why}",), instead)
     return _to_be_made(situation, chosen, mode)
 
 

@@ -88,9 +88,10 @@ class Cost:
 class Choice:
     """One method and the best way to serve it here.
 
-    ``ready``: quantui can serve it now, after downloading or merging at most; otherwise ``needs`` says what has to
-    be had first. ``gpus`` are the report's indices, empty on the CPU. ``score`` is the sum of ``parts``, each a
-    criterion's value (0 to 1) times its weight, less what ``taken`` holds against it.
+    ``ready``: quantui gets there by itself, by downloading, merging or making the checkpoint here. ``needs`` says
+    what makes it, and what is lacking where it is not ready. ``gpus`` are the report's indices, empty on the CPU.
+    ``score`` is the sum of ``parts``, each a criterion's value (0 to 1) times its weight, less what ``taken`` holds
+    against it.
     """
 
     rank: int
@@ -180,8 +181,13 @@ class Recommendation:
 
     @property
     def first_ready(self) -> Choice | None:
-        """The best of the choices that need no checkpoint to be made first."""
+        """The best of the choices that quantui gets to by itself."""
         return next((choice for choice in self.choices if choice.ready), None)
+
+    @property
+    def at_once(self) -> Choice | None:
+        """The best of the choices that need no checkpoint to be made first."""
+        return next((choice for choice in self.choices if choice.way != "make"), None)
 
 
 class Row(NamedTuple):
