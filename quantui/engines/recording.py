@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from quantui import __version__
 from quantui.domain.draft import Draft, Recorded
+from quantui.domain.plan import QuantizeStep
+from quantui.domain.producing.producers import producers
 
 if TYPE_CHECKING:
     from quantui.domain.plan import Plan
@@ -18,6 +20,8 @@ def with_record(
     draft: Draft, facts: Facts, plan: Plan, state: RunState | None, saved_at: str
 ) -> Draft:
     """``draft`` with its ``[recorded]`` table filled; ``saved_at`` is the time in UTC as ISO 8601."""
+    step = plan.step("quantize")
+    made = step if isinstance(step, QuantizeStep) else None
     measured = {item.name: item.value for item in state.measured} if state else {}
     recorded = Recorded(
         saved_at=saved_at,
@@ -26,6 +30,9 @@ def with_record(
         base_fingerprint=facts.model.fingerprint,
         adapter_revision=_joined([adapter.revision for adapter in facts.adapters]),
         adapter_fingerprint=_joined([adapter.fingerprint for adapter in facts.adapters]),
+        producer=None if made is None else _producer(made, facts),
+        recipe=None if made is None else f"{made.recipe.method}: {made.recipe.text}",
+        calibration_fingerprint=_calibration(made, facts),
         engine=facts.engine.name,
         vllm_version=facts.engine.vllm_version,
         hardware=facts.hardware.fingerprint(),
@@ -46,6 +53,9 @@ def differences(draft: Draft, facts: Facts, plan: Plan) -> list[str]:
         "base_fingerprint": "base content",
         "adapter_revision": "adapter revision",
         "adapter_fingerprint": "adapter content",
+        "producer": "producer",
+        "recipe": "recipe",
+        "calibration_fingerprint": "calibration texts",
         "engine": "engine",
         "vllm_version": "vLLM",
         "hardware": "hardware",
@@ -57,6 +67,19 @@ def differences(draft: Draft, facts: Facts, plan: Plan) -> list[str]:
         for name, title in names.items()
         if getattr(was, name) is not None and getattr(was, name) != getattr(now, name)
     ]
+
+
+def _producer(step: QuantizeStep, facts: Facts) -> str:
+    """The library that makes the checkpoint, and its version: ``llmcompressor 0.14.0.1``."""
+    package = producers()[step.recipe.producer].package
+    versions = facts.quantize_engine.versions if facts.quantize_engine else {}
+    return f"{package} {versions.get(package, 'unknown')}"
+
+
+def _calibration(step: QuantizeStep | None, facts: Facts) -> str | None:
+    if step is None or not step.recipe.needs_data or facts.calibration is None:
+        return None
+    return facts.calibration.fingerprint
 
 
 def _joined(values: list[str | None]) -> str | None:

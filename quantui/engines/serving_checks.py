@@ -136,6 +136,8 @@ def _check_gpus(size: int, engine: EngineFacts, gpus: tuple[Gpu, ...]) -> None:
 
 
 def _check_plugin(chosen: Method, engine: EngineFacts) -> None:
+    if chosen.plugin is None:
+        _check_packages(chosen, engine)
     if chosen.plugin is None or chosen.plugin_since is None:
         return
     if version_numbers(engine.vllm_version) < chosen.plugin_since:
@@ -147,5 +149,17 @@ def _check_plugin(chosen: Method, engine: EngineFacts) -> None:
             f"The engine {engine.python} lacks {chosen.plugin}.",
             f"vLLM {engine.vllm_version} has {chosen.title} only through it (since {since}).",
             f"Install it there (pip install --no-deps {chosen.plugin}), or use quantui's own engine.",
+            ExitCode.ENGINE,
+        )
+
+
+def _check_packages(chosen: Method, engine: EngineFacts) -> None:
+    lacking = [name for name in chosen.requires if name not in engine.versions]
+    if lacking:
+        raise QuantuiError(
+            "engine.lacks-packages",
+            f"The engine {engine.python} lacks {', '.join(lacking)}.",
+            f"vLLM reads {chosen.title} with it ({chosen.source}).",
+            f"Install it there (pip install {' '.join(lacking)}), or use quantui's own engine.",
             ExitCode.ENGINE,
         )
