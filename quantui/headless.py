@@ -59,13 +59,18 @@ class JsonLines:
         """Nothing is held."""
 
 
+_LIVING_S = 0.2
+_LOGGED_S = 30.0
+"""Seconds between two progress lines where there is no terminal: hours of work are not silent in a log."""
+
+
 class Lines:
     """Events for a person: a line for each thing that happened, and on a terminal one that lives."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._status = console.status("") if console.is_terminal else None
-        self._shown = 0.0
+        self._shown = 0.0 if self._status else time.monotonic()
         if self._status:
             self._status.start()
 
@@ -75,10 +80,16 @@ class Lines:
 
         for line in describe(event, state):
             print_line(self._console, line)
-        if self._status and time.monotonic() - self._shown > 0.2:
-            self._shown = time.monotonic()
+        waited = time.monotonic() - self._shown
+        if waited < (_LIVING_S if self._status else _LOGGED_S):
+            return
+        self._shown = time.monotonic()
+        line = living_line(state, time.time())
+        if self._status:
             # As Text: a string would be read as markup, and names in it are untrusted.
-            self._status.update(Text(living_line(state, time.time())))
+            self._status.update(Text(line))
+        elif state.current is not None:
+            print_line(self._console, f"  · {line}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -13,11 +13,13 @@ from quantui.domain.terminal_text import sanitize
 if TYPE_CHECKING:
     import argparse
     import threading
+    from collections.abc import Sequence
 
     from rich.progress import Progress
 
     from quantui.domain.draft import Draft
     from quantui.engines.specs import EngineSpec
+    from quantui.runtime.engine_needs import EngineNeed
     from quantui.runtime.engines import Engine, EngineStatus
 
 _PHASES = {
@@ -116,13 +118,10 @@ def ensure_engine(
     """Make the engine ``draft`` asks for when there is none for ``purpose``, once the user has agreed.
 
     ``purpose`` is a key of a spec's ``provides``; for ``quantize-PRODUCER`` it is that producer's engine, or
-    ``quantization.python``. Returns at once when there is one. Raises what :func:`find_engine` raises for an
-    interpreter the draft names, its ``engine.not-installed`` when there is nobody to ask and ``yes`` is not
-    given, and what an install raises.
+    ``quantization.python``. Raises what :func:`ensure_engines` does.
     """
     from quantui.engines.choice import default_engine_name, producer_engine_name
-    from quantui.engines.specs import engine_spec
-    from quantui.runtime.engines import engine_status, find_engine
+    from quantui.runtime.engine_needs import EngineNeed
     from quantui.runtime.probe import probe_hardware
 
     name, python = draft.engine.name, draft.engine.python
@@ -131,17 +130,59 @@ def ensure_engine(
         python = draft.quantization.python
     elif name == "auto":
         name = default_engine_name(probe_hardware())
-    try:
-        find_engine(name, python=python, purpose=purpose)
-    except QuantuiError as error:
-        if error.code != "engine.not-installed" or not (yes or sys.stdin.isatty()):
-            raise
-    else:
+    ensure_engines((EngineNeed(name, purpose, python),), cancel=cancel, yes=yes)
+
+
+def ensure_engines(needs: Sequence[EngineNeed], *, cancel: threading.Event, yes: bool) -> None:
+    """Make those of ``needs`` that are not there, once the user has agreed to the sum of them.
+
+    Returns at once when all are there. Raises what :func:`find_engine` raises for an interpreter that is named,
+    its ``engine.not-installed`` when there is nobody to ask and ``yes`` is not given, and what an install raises.
+    """
+    from quantui.engines.specs import engine_spec
+    from quantui.runtime.engines import engine_status
+
+    absent: dict[str, QuantuiError] = {}
+    for need in needs:
+        try:
+            need.find()
+        except QuantuiError as error:
+            if error.code != "engine.not-installed":
+                raise
+            absent[need.name] = error
+    if not absent:
         return
-    spec = engine_spec(name)
-    _announce(spec, engine_status(spec))
-    _agree(f"Install {name}?", yes=yes)
-    _make(name, cancel)
+    specs = [engine_spec(name) for name in absent]
+    if not (yes or sys.stdin.isatty()):
+        raise _not_installed(specs, next(iter(absent.values())))
+    for spec in specs:
+        _announce(spec, engine_status(spec))
+    if len(specs) > 1:
+        total, disk = (
+            format_bytes(sum(sizes))
+            for sizes in zip(*((one.download_bytes, one.disk_bytes) for one in specs), strict=True)
+        )
+        console(stderr=True).print(
+            f"together: about {total} to download at most, about {disk} on disk"
+        )
+    _agree(f"Install {' and '.join(absent)}?", yes=yes)
+    for name in absent:
+        _make(name, cancel)
+
+
+def _not_installed(specs: Sequence[EngineSpec], first: QuantuiError) -> QuantuiError:
+    """``first`` where one engine is absent, else one error for all of them."""
+    if len(specs) == 1:
+        return first
+    names = [spec.name for spec in specs]
+    download, disk = sum(one.download_bytes for one in specs), sum(one.disk_bytes for one in specs)
+    return QuantuiError(
+        first.code,
+        f"The engines {' and '.join(names)} are not installed.",
+        f"They would download about {download / 1e9:.1f} GB and take {disk / 1e9:.1f} GB on disk.",
+        " && ".join(f"quantui engine install {name}" for name in names) + ", or --yes here.",
+        first.exit_code,
+    )
 
 
 def _install(args: argparse.Namespace) -> int:

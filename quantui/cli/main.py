@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("quantui.cli.demo", "the whole job on a small model made here: no GPU, no Hub"),
     "init": ("quantui.cli.init", "write a profile for a model and an adapter"),
     "merge": ("quantui.cli.merge", "merge LoRA adapters into their base, with proof"),
+    "quantize": ("quantui.cli.quantize", "make a quantized checkpoint, with proof"),
     "recommend": (
         "quantui.cli.recommend",
         "rank the methods for a model on a machine, and say why",
@@ -32,6 +33,8 @@ answer, and can be replayed.
   quantui demo                    try it: no GPU, no Hub, a small model made here
   quantui recommend MODEL         which method works here, fits, and is best
   quantui merge BASE ADAPTER      merge a LoRA adapter, with proof
+  quantui quantize MODEL --method awq
+                                  make a quantized checkpoint, with proof
   quantui init MODEL --adapter A  write prod.toml
   quantui --profile prod.toml     prepare, serve and check what it describes
 """
@@ -64,7 +67,7 @@ def build_parser(arguments: list[str]) -> argparse.ArgumentParser:
     mode.add_argument("--check", action="store_true", help="say what would happen and what differs")
     mode.add_argument("--dry-run", action="store_true", help="print the exact commands")
     mode.add_argument(
-        "--prepare-only", action="store_true", help="download and merge, do not serve"
+        "--prepare-only", action="store_true", help="download, merge, quantize, do not serve"
     )
     mode.add_argument(
         "--check-only", action="store_true", help="serve, check, stop: for a test in CI"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantui.cli.engine import ensure_engine
+from quantui.cli.engine import ensure_engines
 from quantui.cli.output import console, print_json, program_name, say
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from quantui.engines.recording import differences
     from quantui.headless import cancel_on_signals, interrupt_on_signals
     from quantui.runtime.profile_file import load_profile
-    from quantui.runtime.resolve import look_up
+    from quantui.runtime.resolve import look_up, needed_engines
 
     draft = apply_overrides(load_profile(Path(args.profile)), args.assignments)
     serve = not args.prepare_only
@@ -49,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
         inputs = look_up(draft, serve=serve, progress=tell_of_large_files())
     with cancel_on_signals() as cancel:
         if not looking:
-            purpose = "merge" if inputs.adapters and not serve else "serve"
-            ensure_engine(draft, cancel=cancel, yes=args.yes, purpose=purpose)
+            needs = needed_engines(draft, inputs, serve=serve)
+            ensure_engines(needs.each, cancel=cancel, yes=args.yes)
         plan, facts = _plan(draft, inputs, serve=serve, force=args.force, cancel=cancel)
         changed = differences(draft, facts, plan)
         if args.check:
             return _print_check(plan, changed, as_json=args.json)
         if args.dry_run:
-            return _print_commands(plan, as_json=args.json)
+            return print_commands(plan, as_json=args.json)
         for line in changed:
             say(console(stderr=True), f"  ! differs from the profile: {sanitize(line)}")
         hold = serve and not args.check_only
@@ -185,22 +185,29 @@ def _verdict(found: Fit) -> Iterator[str]:
 
 def plan_steps(plan: Plan) -> list[tuple[str, bool]]:
     """(title, already made) of each step."""
-    from quantui.domain.plan import MergeStep
+    from quantui.domain.plan import MergeStep, QuantizeStep
     from quantui.runtime.artifacts import ArtifactStore
+    from quantui.runtime.merged_copy import spared_steps
 
     store = ArtifactStore()
+    spared = spared_steps(plan, store)
     return [
         (
             step.title,
-            isinstance(step, MergeStep)
-            and not step.recreate
-            and store.find(step.artifact) is not None,
+            step.id in spared
+            or (
+                isinstance(step, MergeStep | QuantizeStep)
+                and not step.recreate
+                and not step.to_folder
+                and store.find(step.artifact) is not None
+            ),
         )
         for step in plan.steps
     ]
 
 
-def _print_commands(plan: Plan, *, as_json: bool) -> int:
+def print_commands(plan: Plan, *, as_json: bool) -> int:
+    """What would be done: a shell line a step."""
     commands = plan.commands(program_name())
     if as_json:
         print_json([{"step": title, "command": line} for title, line in commands])

@@ -143,12 +143,11 @@ def _(event: StepPhase, state: RunState) -> RunState:
 def _(event: StepProgress, state: RunState) -> RunState:
     step = state.step(event.step)
     # Another unit, or a count that begins anew, is other work with a rate of its own.
-    same = (
-        step is not None
-        and step.done is not None
-        and step.done <= event.done
-        and step.unit == event.unit
-    )
+    before = None if step is None or step.unit != event.unit else step.done
+    same = before is not None and before <= event.done
+    if before is not None and event.unit == "layers" and before < 1 <= event.done:
+        # What stands before the first layer takes a moment and counts as one: no rate comes of it.
+        same = False
     begun = {} if same else {"progress_since": event.at, "progress_from": event.done}
     return _change(
         state,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from quantui.domain.draft import Draft, QuantizationChoice
     from quantui.domain.hardware import Gpu
-    from quantui.domain.plan import EngineFacts, MergeStep
+    from quantui.domain.plan import CalibrationFacts, EngineFacts, MergeStep
     from quantui.domain.producing.recipe import Recipe
     from quantui.engines.planning import Facts
 
@@ -84,7 +84,9 @@ def quantize_step(
         job={
             "model": model_path,
             "recipe": recipe.to_job(),
-            "calibration": calibration_job(chosen) if recipe.needs_data else None,
+            "calibration": calibration_job(chosen, facts.calibration)
+            if recipe.needs_data
+            else None,
             "trust_remote_code": draft.model.trust_remote_code,
             "memory_limit_bytes": None,
         },
@@ -107,10 +109,12 @@ def quantize_step(
     )
 
 
-def calibration_job(chosen: QuantizationChoice) -> dict[str, object]:
-    """The ``calibration`` of a producer's job."""
+def calibration_job(
+    chosen: QuantizationChoice, found: CalibrationFacts | None
+) -> dict[str, object]:
+    """The ``calibration`` of a producer's job: its texts as they were found, a data set at its commit."""
     return {
-        "source": chosen.calibration,
+        "source": chosen.calibration if found is None else found.source,
         "samples": chosen.calibration_samples,
         "length": chosen.calibration_length,
         "seed": chosen.calibration_seed,

@@ -11,10 +11,14 @@ from quantui.domain.errors import QuantuiError
 from quantui.domain.four_bit import sixteen_bit_base
 from quantui.domain.methods import method
 from quantui.domain.plan import EngineFacts, Plan, ServeStep
-from quantui.engines.choice import CPU_ENGINE, default_engine_name
+from quantui.domain.producing.recipes import check_makeable, recipe_for
+from quantui.engines.choice import default_engine_name
 from quantui.engines.planning import Facts, build_plan, download_steps
+from quantui.engines.specs import engine_spec
 from quantui.engines.vllm_server import server_program
 from quantui.runtime.artifacts import ArtifactStore
+from quantui.runtime.calibration_source import calibration_facts, check_calibration
+from quantui.runtime.engine_needs import EngineNeeds, engine_needs
 from quantui.runtime.engines import find_engine
 from quantui.runtime.models import download_job, resolve_adapter, resolve_model, split_revision
 from quantui.runtime.observations import read_observations
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
     from quantui.domain.draft import Draft, EngineChoice
     from quantui.domain.hardware import HardwareReport
     from quantui.domain.models import AdapterSpec, ModelSpec
+    from quantui.domain.plan import CalibrationFacts
+    from quantui.domain.producing.recipe import Recipe
     from quantui.runtime.engines import Engine
     from quantui.runtime.file_hashes import Progress
 
@@ -39,36 +45,59 @@ _FOUR_BIT = {"auto": None, "yes": True, "no": False}
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model and the adapters that a draft names, found to belong together."""
+    """The model and the adapters that a draft names, found to belong together.
+
+    ``recipe``: what has to be made of them, if something has; ``calibration``: the texts that takes.
+    """
 
     model: ModelSpec
     adapters: tuple[AdapterSpec, ...]
+    recipe: Recipe | None = None
+    calibration: CalibrationFacts | None = None
 
 
-def look_up(draft: Draft, *, serve: bool = True, progress: Progress | None = None) -> Inputs:
+def look_up(
+    draft: Draft, *, serve: bool = True, make: bool = False, progress: Progress | None = None
+) -> Inputs:
     """What ``draft`` works on. Needs no engine: nobody installs one to learn of a misspelt name.
 
-    Raises QuantuiError for whatever is missing or wrong. The cheap and likely mistakes come first:
-    method and check text before the Hub is asked.
+    ``make`` is as in :func:`build_plan`. Raises QuantuiError for whatever is missing or wrong. The cheap and
+    likely mistakes come first: method, texts and calibration files before the Hub is asked.
     """
-    method(draft.quantization.method)
-    if serve and draft.check.text and not Path(draft.check.text).is_file():
-        raise QuantuiError(
-            "check.no-text",
-            f"check.text names {draft.check.text}, which is not a file.",
-            fix="Give the path of a text file, or leave it out.",
-        )
+    chosen = draft.quantization
+    method(chosen.method)
+    _check_text("check.text", draft.check.text if serve else None)
+    _check_text("quantization.proof_text", chosen.proof_text)
+    check_calibration(chosen.calibration)
     adapters = _adapters(draft, progress)
     model = resolve_model(*_base(draft, adapters), progress=progress)
     for adapter in adapters:
         check_adapter_fits(model, adapter)
-    return Inputs(model, adapters)
+    recipe = recipe_for(chosen, model, always=make)
+    calibration = None
+    if recipe is not None:
+        check_makeable(draft, recipe)
+        _check_text("check.text", draft.check.text)
+        if recipe.needs_data:
+            calibration = calibration_facts(chosen.calibration, progress=progress)
+    return Inputs(model, adapters, recipe, calibration)
+
+
+def _check_text(option: str, text: str | None) -> None:
+    if text is None or Path(text).expanduser().is_file():
+        return
+    raise QuantuiError(
+        "check.no-text" if option == "check.text" else "quantize.no-proof-text",
+        f"{option} names {text}, which is not a file.",
+        fix="Give the path of a text file, or leave it out.",
+    )
 
 
 def resolve(
     draft: Draft,
     *,
     serve: bool = True,
+    make: bool = False,
     hardware: HardwareReport | None = None,
     progress: Progress | None = None,
     inputs: Inputs | None = None,
@@ -77,12 +106,11 @@ def resolve(
 
     Raises QuantuiError for whatever is missing or wrong.
     """
-    inputs = inputs or look_up(draft, serve=serve, progress=progress)
+    inputs = inputs or look_up(draft, serve=serve, make=make, progress=progress)
     hardware = hardware or probe_hardware()
-    merging = None
-    if inputs.adapters:
-        merging = chosen_engine(draft.engine, hardware, purpose="merge")
-    engine = merging if merging and not serve else chosen_engine(draft.engine, hardware)
+    needs = needed_engines(draft, inputs, serve=serve, hardware=hardware)
+    merging = None if needs.merge is None else needs.merge.find()
+    engine = merging if merging and needs.main == needs.merge else needs.main.find()
     steps = download_steps(inputs.model, inputs.adapters)
     return Facts(
         model=_placed(inputs.model),
@@ -95,6 +123,21 @@ def resolve(
         port=draft.serve.port or free_port(draft.serve.host),
         download_jobs={step: download_job(spec) for step, spec in steps if not spec.complete},
         observations=() if hardware.simulated else read_observations(),
+        quantize_engine=None if needs.quantize is None else _engine_facts(needs.quantize.find()),
+        calibration=inputs.calibration,
+    )
+
+
+def needed_engines(
+    draft: Draft, inputs: Inputs, *, serve: bool, hardware: HardwareReport | None = None
+) -> EngineNeeds:
+    """The engines that the steps for ``inputs`` run in."""
+    return engine_needs(
+        draft,
+        hardware or probe_hardware(),
+        serve=serve,
+        merges=bool(inputs.adapters),
+        recipe=inputs.recipe,
     )
 
 
@@ -103,7 +146,7 @@ def _engine_facts(engine: Engine) -> EngineFacts:
         engine.name,
         engine.python,
         engine.origin,
-        on_cpu=engine.name == CPU_ENGINE,
+        on_cpu=engine_spec(engine.name).accelerator != "cuda",
         versions=engine.versions,
     )
 
@@ -122,6 +165,7 @@ def plan_for(
     draft: Draft,
     *,
     serve: bool = True,
+    make: bool = False,
     force: bool = False,
     check_arguments: bool = True,
     on_event: Callable[[dict[str, object]], None] | None = None,
@@ -133,10 +177,10 @@ def plan_for(
     """The plan for ``draft`` on this machine, its vLLM arguments checked against the engine's own parser.
 
     The first check of an engine takes 20 to 30 s (``on_event`` is told), later ones a tenth of one. It is
-    skipped when the profile passes nothing of its own to vLLM. ``out`` is as in :func:`build_plan`.
+    skipped when the profile passes nothing of its own to vLLM. ``make`` and ``out`` are as in :func:`build_plan`.
     """
-    facts = resolve(draft, serve=serve, progress=progress, inputs=inputs)
-    plan = build_plan(draft, facts, serve=serve, force=force, out=out)
+    facts = resolve(draft, serve=serve, make=make, progress=progress, inputs=inputs)
+    plan = build_plan(draft, facts, serve=serve, make=make, force=force, out=out)
     step = plan.step("serve")
     if check_arguments and draft.serve.extra_args and isinstance(step, ServeStep):
         from quantui.runtime.capabilities import engine_capabilities

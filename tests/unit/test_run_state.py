@@ -94,6 +94,15 @@ def test_a_new_phase_begins_its_own_progress():
     assert (step.phase, step.phase_since, step.done, step.total) == ("writing", 2.0, None, None)
 
 
+def test_what_stands_before_the_first_layer_makes_no_rate():
+    def layers(at, done):
+        return StepProgress(at=at, step="merge", done=done, total=5.0, unit="layers")
+
+    assert eta(0.2, layers(0.0, 0.0), layers(0.1, 1.0)) is None
+    # A quarter of a layer in five seconds: 3.75 are left.
+    assert eta(5.1, layers(0.0, 0.0), layers(0.1, 1.0), layers(5.1, 1.25)) == pytest.approx(75.0)
+
+
 @pytest.mark.parametrize(
     ("events", "why"),
     [

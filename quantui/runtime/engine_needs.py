@@ -1,0 +1,77 @@
+"""Which engines a draft needs, by purpose; whether they are there is another question."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantui.domain.errors import QuantuiError
+from quantui.engines.choice import default_engine_name, producer_engine_name, producing
+from quantui.engines.specs import engine_spec
+from quantui.runtime.engines import Engine, find_engine
+
+if TYPE_CHECKING:
+    from quantui.domain.draft import Draft
+    from quantui.domain.hardware import HardwareReport
+    from quantui.domain.producing.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class EngineNeed:
+    """An engine that has what ``purpose`` takes; ``python``: the interpreter that is named for it.
+
+    ``otherwise``: the purpose that is enough when the named interpreter has no vLLM.
+    """
+
+    name: str
+    purpose: str
+    python: str | None = None
+    otherwise: str | None = None
+
+    def find(self) -> Engine:
+        """The engine; raises what :func:`find_engine` raises."""
+        try:
+            return find_engine(self.name, python=self.python, purpose=self.purpose)
+        except QuantuiError as error:
+            if error.code != "engine.lacks-vllm" or self.otherwise is None:
+                raise
+        return find_engine(self.name, python=self.python, purpose=self.otherwise)
+
+
+@dataclass(frozen=True)
+class EngineNeeds:
+    """``main`` serves, or proves what is only made; ``merge`` merges, ``quantize`` has the producer."""
+
+    main: EngineNeed
+    merge: EngineNeed | None = None
+    quantize: EngineNeed | None = None
+
+    @property
+    def each(self) -> tuple[EngineNeed, ...]:
+        """All that are needed, the first one first."""
+        return tuple(need for need in (self.merge, self.quantize, self.main) if need is not None)
+
+
+def engine_needs(
+    draft: Draft, hardware: HardwareReport, *, serve: bool, merges: bool, recipe: Recipe | None
+) -> EngineNeeds:
+    """What the steps of ``draft`` run in; ``recipe`` is what is made, if something is.
+
+    Where a checkpoint is only merged, the engine that merges is enough. One that is quantized is proven in vLLM where
+    the named interpreter has it.
+    """
+    name = draft.engine.name
+    if name == "auto":
+        name = default_engine_name(hardware)
+    python = draft.engine.python
+    merge = EngineNeed(name, "merge", python) if merges else None
+    if recipe is None:
+        main = merge if merge and not serve else EngineNeed(name, "serve", python)
+        return EngineNeeds(main, merge)
+    main = EngineNeed(name, "serve", python, None if serve else "merge")
+    maker = producer_engine_name(recipe.producer, hardware)
+    named = draft.quantization.python
+    if named is None and "serve" in engine_spec(maker).provides:
+        # The producer is a package of vLLM's own engine: so is the interpreter that is named for that.
+        maker, named = name, python
+    return EngineNeeds(main, merge, EngineNeed(maker, producing(recipe.producer), named))
