@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -50,9 +50,13 @@ class Built:
     programs: tuple[str, ...] = ()
     """Programs the build calls, any of ``a|b``: ``cc|gcc``."""
     headers: tuple[str, ...] = ()
-    """C headers it includes that the system must have."""
+    """C headers it includes, which the system or Python's installation must have."""
+    libraries: tuple[str, ...] = ()
+    """Shared libraries it links, without ``lib`` and ``.so``."""
     install: str = ""
-    """How a person gets these programs and headers."""
+    """How a person gets these programs, headers and libraries."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables its build is given."""
 
     @property
     def name(self) -> str:
@@ -221,7 +225,9 @@ def _spec(data: Mapping[str, Any], lock_text: str) -> EngineSpec:
                 item["reason"],
                 tuple(item.get("programs", ())),
                 tuple(item.get("headers", ())),
+                tuple(item.get("libraries", ())),
                 item.get("install", ""),
+                item.get("environment", {}),
             )
             for item in data.get("build", ())
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from ctypes.util import find_library
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import ExitCode, QuantuiError
@@ -18,7 +19,7 @@ _INCLUDE = "import sysconfig; print(sysconfig.get_path('include'))"
 
 
 def check_build(spec: EngineSpec, python: Path) -> None:
-    """Raise ``engine.cannot-build`` when a program or header that a build needs is not there.
+    """Raise ``engine.cannot-build`` when a program, header or library that a build needs is not there.
 
     ``python`` is the new environment's interpreter: its C headers lie where its installation put them.
     Asked before anything is downloaded.
@@ -27,6 +28,7 @@ def check_build(spec: EngineSpec, python: Path) -> None:
         lacking = [" or ".join(names) for names in map(_names, item.programs) if not _first(names)]
         if not lacking and item.headers:
             lacking = missing_headers(item, python)
+        lacking += [f"lib{name}" for name in item.libraries if find_library(name) is None]
         if lacking:
             raise QuantuiError(
                 "engine.cannot-build",

@@ -29,7 +29,7 @@ from quantui.runtime.uv import failure, find_links, local_wheel, uv_binary, uv_e
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from quantui.engines.specs import EngineSpec
 
@@ -254,6 +254,11 @@ class Install:
                 *("pip", "install", "--python", str(self.python), "--no-deps", "--require-hashes"),
                 *(*options, "-r", str(requirements)),
                 doing="installing packages",
+                env={
+                    name: value
+                    for item in self.spec.built
+                    for name, value in item.environment.items()
+                },
             )
 
     def check(self) -> Site:
@@ -275,9 +280,9 @@ class Install:
             )
         return site
 
-    def uv(self, *arguments: str, doing: str) -> None:
-        """Run uv; its failures become one error."""
-        changes = uv_environment()
+    def uv(self, *arguments: str, doing: str, env: Mapping[str, str] | None = None) -> None:
+        """Run uv, with ``env`` besides its settings; its failures become one error."""
+        changes = uv_environment() | dict(env or {})
         removed = [
             part for name, value in changes.items() if value is None for part in ("-u", name)
         ]

@@ -30,12 +30,20 @@ CUDA = pytest.mark.parametrize(
 PRODUCERS = {
     "llm-compressor": "compressor",
     "auto-round": "compressor",
+    "autoawq": "autoawq",
+    "gptqmodel": "gptqmodel",
+    "torchao": "torchao",
     "bitsandbytes": "vllm",
+    "onnxruntime": "onnx",
 }
 
 
 def test_the_engines_that_ship():
-    assert list(SPECS) == ["compressor-cpu", "compressor-cuda", "vllm-cpu", "vllm-cuda"]
+    assert list(SPECS) == [
+        *("autoawq-cpu", "autoawq-cuda", "compressor-cpu", "compressor-cuda"),
+        *("gptqmodel-cpu", "gptqmodel-cuda", "onnx", "torchao-cpu", "torchao-cuda"),
+        *("vllm-cpu", "vllm-cuda"),
+    ]
 
 
 def test_a_family_has_one_engine_for_each_accelerator():
