@@ -7,7 +7,6 @@ For formats that vLLM does not run on this machine. Job: ``model`` (folder), and
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -41,13 +40,13 @@ def prove(job: dict[str, Any]) -> dict[str, Any]:
         WorkerError: ``prove.does-not-load``, ``prove.not-finite``, ``quantize.not-enough-memory``.
     """
     import transformers
-    from quantizing import reference
+    from quantizing import quantized, reference
     from quantizing.held_out import Perplexity
 
     asked = proving.question(job)
     wire.phase("load")
     began = time.monotonic()
-    model = load(job, asked)
+    model = quantized.load(asked.model)
     loaded = time.monotonic()
     wire.phase("measure")
     measured, total, done = Perplexity(), sum(map(len, asked.windows)), 0
@@ -68,45 +67,6 @@ def prove(job: dict[str, Any]) -> dict[str, Any]:
         "peak_rss_bytes": producing.peak_rss_bytes(),
         "weight_bytes": int(model.get_memory_footprint()),
     }
-
-
-def load(job: dict[str, Any], asked: proving.Question) -> Any:  # noqa: ANN401 - transformers has no stubs
-    """The quantized model, by the library that knows its format."""
-    from quantizing import models
-    from streaming_merge.checkpoint import read_config, weight_files
-
-    source = asked.model.model
-    config = read_config(source)
-    stored = sum(file.stat().st_size for file in weight_files(source)[0])
-    models.check_memory(asked.model, stored, "Loading the quantized model")
-    kind = str((config.get("quantization_config") or {}).get("quant_method", ""))
-    trust = asked.model.trust_remote_code
-    device = {"device_map": {"": asked.model.device}}
-    import transformers
-
-    models.quiet(transformers)
-    loader = models.model_class(config, trust_remote_code=trust)
-    try:
-        if kind == "awq" and not importlib.util.find_spec("gptqmodel"):
-            # transformers 5 runs AWQ with GPTQModel's layers alone.
-            from awq import AutoAWQForCausalLM
-
-            made = AutoAWQForCausalLM.from_quantized(
-                str(source), fuse_layers=False, trust_remote_code=trust, **device
-            )
-            return made.model.eval()
-        return loader.from_pretrained(
-            source,
-            dtype="auto",
-            local_files_only=True,
-            trust_remote_code=trust,
-            **device,
-        ).eval()
-    # Every format is loaded by another library, which raises what it likes.
-    except Exception as error:
-        if producing.is_about_resources(error):
-            raise
-        raise proving.does_not_load(job["model"], proving.cause(error)) from error
 
 
 def answers(job: dict[str, Any], model: Any, ids: list[int]) -> torch.Tensor:  # noqa: ANN401

@@ -53,13 +53,10 @@ def in_a_child(job: Mapping[str, Any], program: str) -> dict[str, Any]:
     try:
         return child_worker.run_child(program, {**job, INSIDE: True})
     except wire.WorkerError as error:
-        event = error.event
-        killed = f"Signal {signal.SIGKILL.value} "
-        if event["code"] != "worker.died" or event["why"].startswith(killed):
+        code, why = str(error.event["code"]), str(error.event["why"])
+        if code != "worker.died" or why.startswith(f"Signal {signal.SIGKILL.value} "):
             raise
-        raise does_not_load(
-            job["model"], f"The process that loaded it died. {event['why']}"
-        ) from error
+        raise does_not_load(job["model"], f"The process that loaded it died. {why}") from error
 
 
 def question(job: Mapping[str, Any]) -> Question:
