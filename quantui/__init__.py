@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from quantui.advice import fit, recommend
     from quantui.api import (
+        get_or_create_awq_model,
         get_or_create_merged_model,
         merge_adapter,
         prepare_model_for_vllm,
+        quantize_model,
+        quantize_to_awq,
         was_trained_in_4bit,
     )
     from quantui.domain.errors import ExitCode, QuantuiError
@@ -28,9 +31,12 @@ __all__ = [
     "QuantuiError",
     "__version__",
     "fit",
+    "get_or_create_awq_model",
     "get_or_create_merged_model",
     "merge_adapter",
     "prepare_model_for_vllm",
+    "quantize_model",
+    "quantize_to_awq",
     "recommend",
     "was_trained_in_4bit",
 ]
@@ -41,9 +47,12 @@ _HOMES = {
     "PreparedModel": "quantui.domain.prepared_model",
     "QuantuiError": "quantui.domain.errors",
     "fit": "quantui.advice",
+    "get_or_create_awq_model": "quantui.api",
     "get_or_create_merged_model": "quantui.api",
     "merge_adapter": "quantui.api",
     "prepare_model_for_vllm": "quantui.api",
+    "quantize_model": "quantui.api",
+    "quantize_to_awq": "quantui.api",
     "recommend": "quantui.advice",
     "was_trained_in_4bit": "quantui.api",
 }

@@ -25,7 +25,7 @@ from quantui.runtime.probe import probe_hardware
 
 CALLS = (
     "prepare_model_for_vllm", "get_or_create_merged_model", "merge_adapter", "was_trained_in_4bit",
-    "fit", "recommend",
+    "quantize_model", "quantize_to_awq", "get_or_create_awq_model", "fit", "recommend",
 )  # fmt: skip
 HEAVY = {
     "asyncio", "huggingface_hub", "psutil", "pynvml", "rich", "textual", "tomlkit", "torch", "vllm",
@@ -70,7 +70,8 @@ def test_prepare_keeps_its_signature():
         ("model_id", inspect.Parameter.empty), ("use_quantization", True), ("adapter", None),
         ("method", None), ("revision", None), ("adapter_revision", None), ("engine_python", None),
         ("max_model_len", None), ("merge_device", "auto"), ("recreate", False),
-        ("trust_remote_code", False), ("on_event", None),
+        ("trust_remote_code", False), ("on_event", None), ("calibration", "builtin"),
+        ("max_loss", None), ("producer_python", None),
     ]  # fmt: skip
     keywords = [name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY]
     assert keywords == [name for name, _ in shown[2:]]
