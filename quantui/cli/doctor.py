@@ -10,13 +10,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
+from quantui.cli.engine import for_this_machine
 from quantui.cli.output import console, print_json
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.hardware import Problem
 from quantui.domain.hardware_checks import usable_gpus
 from quantui.domain.terminal_text import sanitize
-from quantui.engines.choice import default_engine_name, machine_problems
+from quantui.engines.choice import default_engine_name, family_member, machine_problems
 
 if TYPE_CHECKING:
     import argparse
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             *_system(report.host),
             *gpu_section(report),
             *host_section(report.host),
-            *_engine_section(engines),
+            *_engine_section(engines, report),
             *_cache_section(caches),
             *_problem_section(problems),
         ):
@@ -109,9 +110,10 @@ def engine_problems(engines: Iterable[EngineStatus], report: HardwareReport) -> 
             code="engine.unsuited",
             what=f"The engine {engine.spec.name} does not suit this machine.",
             why=text,
-            fix="" if engine.spec.name == wanted else f"Use the engine {wanted}.",
+            fix="" if engine.spec.name == own else f"Use the engine {own}.",
         )
         for engine in engines
+        for own in (family_member(engine.spec.family, report),)
         if engine.state != "absent" or engine.spec.name == wanted
         for text in machine_problems(engine.spec, report)
     )
@@ -243,10 +245,12 @@ def host_section(host: Host) -> Iterable[RenderableType]:
     yield table
 
 
-def _engine_section(engines: list[EngineStatus]) -> Iterable[RenderableType]:
+def _engine_section(
+    engines: list[EngineStatus], report: HardwareReport
+) -> Iterable[RenderableType]:
     yield _title("Engines")
     table = _grid()
-    for engine in engines:
+    for engine in for_this_machine(engines, report):
         versions = ", ".join(f"{name} {version}" for name, version in engine.versions.items())
         table.add_row(
             "", sanitize(engine.spec.name), engine.state, sanitize(versions or engine.spec.title)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from quantui.domain.draft import Draft
+    from quantui.domain.hardware import HardwareReport
     from quantui.engines.specs import EngineSpec
     from quantui.runtime.engine_needs import EngineNeed
     from quantui.runtime.engines import Engine, EngineStatus
@@ -55,7 +56,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ls(args: argparse.Namespace) -> int:
-    from quantui.engines.choice import suits
     from quantui.runtime.engines import list_engines
     from quantui.runtime.probe import probe_hardware
 
@@ -63,13 +63,7 @@ def _ls(args: argparse.Namespace) -> int:
     if args.json:
         print_json([engine.to_dict() for engine in engines])
         return ExitCode.OK
-    report = probe_hardware()
-    # One that is there is shown wherever it belongs: it takes room, and can be removed.
-    shown = [
-        engine
-        for engine in engines
-        if args.all or engine.state != "absent" or suits(engine.spec, report)
-    ]
+    shown = engines if args.all else for_this_machine(engines, probe_hardware())
     out = console()
     for engine in shown:
         _print_engine(engine)
@@ -77,6 +71,13 @@ def _ls(args: argparse.Namespace) -> int:
         rest = [engine.spec.name for engine in engines if engine not in shown]
         out.print(f"For other machines (--all shows them): {', '.join(rest)}")
     return ExitCode.OK
+
+
+def for_this_machine(engines: list[EngineStatus], report: HardwareReport) -> list[EngineStatus]:
+    """Those that suit ``report``, and those that are there: they take room, and can be removed."""
+    from quantui.engines.choice import suits
+
+    return [engine for engine in engines if engine.state != "absent" or suits(engine.spec, report)]
 
 
 def _print_engine(engine: EngineStatus) -> None:

@@ -146,6 +146,6 @@ def _full(disk: Disk) -> Problem | None:
     return Problem(
         code="disk.low",
         what=f"{disk.free_bytes / GIB:.1f} GiB are free for {disk.purpose} ({disk.path or '?'}).",
-        why=f"The smallest engine alone takes {CPU_ENGINE_BYTES / GIB:.1f} GiB.",
+        why=f"The engine that serves on the CPU takes {CPU_ENGINE_BYTES / GIB:.1f} GiB.",
         fix="Free disk space, or move it: HF_HOME for the Hub cache, QUANTUI_HOME for the rest.",
     )

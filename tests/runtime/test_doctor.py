@@ -141,6 +141,21 @@ def test_a_cache_that_is_a_file_is_a_problem_and_not_a_crash(
     assert shown.count("It cannot be read") == 2
 
 
+def test_engines_for_other_machines_are_not_listed(fake: FakeNvml) -> None:
+    shown = fake.run(DOCTOR, machine())
+    assert "compressor-cpu" in shown
+    assert "compressor-cuda" not in shown
+
+
+def test_an_engine_of_the_other_kind_that_is_there_is_shown_with_the_one_to_use(
+    fake: FakeNvml, tmp_path: Path
+) -> None:
+    (tmp_path / "home/engines/compressor-cuda").mkdir(parents=True)
+    shown = " ".join(fake.run(DOCTOR, machine()).split())
+    assert "The engine compressor-cuda does not suit this machine." in shown
+    assert "Use the engine compressor-cpu." in shown
+
+
 def test_an_engine_that_was_interrupted_is_named_with_the_fix(
     fake: FakeNvml, tmp_path: Path
 ) -> None:
