@@ -128,10 +128,10 @@ def test_a_model_alone_is_served_and_asked():
 
 @pytest.mark.parametrize("force", [False, True])
 @pytest.mark.parametrize("preparing", [False, True])
-def test_sixteen_bit_is_never_served_under_the_name_of_a_format_that_needs_a_checkpoint(
+def test_sixteen_bit_is_never_served_under_the_name_of_a_format_that_nothing_makes(
     force, preparing
 ):
-    wanted = QuantizationChoice(method="awq")
+    wanted = QuantizationChoice(method="gguf")
     error = refused(
         "method.needs-checkpoint", force=force, preparing=preparing, quantization=wanted
     )
