@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from quantui.cli.output import console, print_json, print_rows
 from quantui.domain.methods import Statement, method, methods
+from quantui.domain.producing.producers import makings_of
 from quantui.domain.support.method_findings import dotted
 
 if TYPE_CHECKING:
     import argparse
 
     from quantui.domain.methods import Method
+    from quantui.domain.producing.producers import Making
 
 _VERSIONS = {
     "min_compute_capability", "max_compute_capability", "weight_only_below", "plugin_since", "since", "until",
@@ -28,7 +30,8 @@ _STATUS = {
 }
 _LEGEND = (
     "bits: weights/activations. GPU: compute capability; below `native` the weights",
-    "are only stored so. made: while loading, or beforehand and stored.",
+    "are only stored so. made: while loading, or beforehand and stored; * quantui",
+    "makes the stored one (`quantui quantize`).",
 )
 
 
@@ -62,7 +65,35 @@ def as_json(entry: Method) -> dict[str, Any]:
     """Every field; versions and compute capabilities as texts, ``sources`` by field."""
     result = {field.name: _plain(field.name, getattr(entry, field.name)) for field in fields(entry)}
     result["sources"] = dict(entry.sources)
+    result["quantui_makes"] = [_making(one) for one in makings_of(entry.name)]
     return result
+
+
+def _making(one: Making) -> dict[str, Any]:
+    """How one producer makes it; of each list the first is the default."""
+    return {
+        "method": one.method,
+        "producer": one.producer,
+        "writes": {str(bits): name for bits, name in one.writes.items()},
+        "bits": list(one.bits),
+        "group_sizes": list(one.groups),
+        "symmetric": list(one.symmetric),
+        "formats": list(one.formats),
+        "mixed_bits": list(one.mixed_bits),
+        "rounding": list(one.rounding),
+        "data": one.data,
+        "source": one.source,
+    }
+
+
+def _making_in_words(one: Making) -> str:
+    parts = [f"{' or '.join(map(str, one.bits))} bit"]
+    if one.groups:
+        sizes = ["a row" if size == -1 else str(size) for size in one.groups]
+        parts.append(f"groups of {', '.join(sizes)}")
+    parts += ["on texts"] if one.data == "data" else []
+    writes = " or ".join(dict.fromkeys(one.writes.values()))
+    return f"{one.producer}: {', '.join(parts)}; writes {writes}  [{one.source}]"
 
 
 def _plain(name: str, value: Any) -> Any:  # noqa: ANN401
@@ -86,7 +117,9 @@ def _facts(entry: Method) -> list[tuple[str, str]]:
         text = _words(value)
         known_from = dict(entry.sources).get(field.name)
         rows.append((_label(field.name), f"{text}  [{known_from}]" if known_from else text))
-    return rows
+    made = makings_of(entry.name)
+    rows += [("quantui makes", _making_in_words(one)) for one in made]
+    return rows if made else [*rows, ("quantui makes", "no")]
 
 
 def _words(value: Any) -> str:  # noqa: ANN401
@@ -127,7 +160,7 @@ def _print_table(listed: list[Method]) -> None:
             _gpu(one),
             dotted(one.weight_only_below or ()),
             "yes" if one.cpu else "",
-            made if one.served else "",
+            made + ("*" if one.stored and makings_of(one.name) else "") if one.served else "",
             _STATUS.get(one.status, one.status) if one.until is None else f"<{dotted(one.until)}",
         )
     out = console()

@@ -165,8 +165,13 @@ def made_as(name: str) -> str | None:
 
 def producers_of(name: str) -> tuple[Producer, ...]:
     """The producers that make the catalogue's method ``name``, the default one first."""
+    return tuple(producers()[one.producer] for one in makings_of(name))
+
+
+def makings_of(name: str) -> tuple[Making, ...]:
+    """How each producer makes what is made where the catalogue's method ``name`` is asked for."""
     made = made_as(name)
-    return tuple(producers()[one] for one in makings()[made]) if made else ()
+    return tuple(makings()[made].values()) if made else ()
 
 
 def _producer(name: str, entry: dict[str, Any]) -> Producer:
