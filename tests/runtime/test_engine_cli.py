@@ -43,7 +43,7 @@ def test_ls_tells_state_and_size_of_the_engines_for_this_machine(capsys, without
     assert "vllm-cpu  absent" in text
     assert "compressor-cpu  absent" in text
     assert "vllm-cuda  absent" not in text
-    assert "0.87 GiB to download" in text
+    assert "0.88 GiB to download" in text
     assert "--all" in text
 
 
@@ -77,8 +77,8 @@ def test_install_without_a_terminal_tells_everything_and_does_nothing(
     told = capsys.readouterr()
     words = " ".join(told.err.split())
     assert told.out == ""
-    assert "0.87 GiB" in words
-    assert "3.05 GiB" in words
+    assert "0.88 GiB" in words
+    assert "3.13 GiB" in words
     assert "volunteer" in words
     assert "Give --yes" in words
     assert not (own_home / "engines" / "vllm-cpu").exists()

