@@ -166,7 +166,7 @@ class QuantizationChoice:
     )
     rounding: str | None = option(
         None,
-        "INT8 W8A8: how weights are rounded; unset: gptq. rtn: to the nearest, which is quicker.",
+        "INT8 W8A8 and rotations: gptq, on texts, or rtn, to the nearest; unset: the method's.",
         choices=("gptq", "rtn"),
         example="gptq",
     )
@@ -294,7 +294,8 @@ class CleanupChoice:
 
     after_run: str = option(
         "keep",
-        "When the server has stopped: keep the merged model for the next run, or delete-merged.",
+        "Keep the merged model for the next run, or delete-merged: once the server has stopped, or once a "
+        "quantized model that is made of it is proven.",
         choices=("keep", "delete-merged"),
     )
 

@@ -222,7 +222,7 @@ def test_the_16_bit_model_that_does_not_fit_is_not_measured_for_what_is_made_sha
 
 
 def test_too_little_memory_is_refused_before_any_work():
-    small = HardwareReport(host=Host(ram_total_bytes=3 * GIB, ram_available_bytes=3 * GIB))
+    small = HardwareReport(host=Host(ram_total_bytes=2 * GIB, ram_available_bytes=2 * GIB))
     error = refused(the_facts=made_facts(hardware=small), serve=False)
     assert error.code == "quantize.not-enough-memory"
     assert error.exit_code == ExitCode.DOES_NOT_FIT

@@ -16,7 +16,7 @@ from quantui.domain.choosing.costs import (
 )
 from quantui.domain.choosing.recommendation import Refusal
 from quantui.domain.methods import methods
-from quantui.domain.producing.estimates import Room, Sizes, where
+from quantui.domain.producing.estimates import Room, sizes, where
 from quantui.domain.producing.producers import made_as, producers
 from quantui.domain.producing.recipes import default_recipe, produced_method
 from quantui.domain.support.method_formats import stored_candidates
@@ -233,20 +233,26 @@ def _to_be_made(
 def _lacks_memory(situation: Situation, recipe: Recipe) -> str:
     """Why no device here can make it; empty where one can, or the memory is not known."""
     weights = weights_16bit(situation.census) or situation.stored_bytes or 0
-    sizes = Sizes(weights, weights, situation.shape.hidden_size or 0, situation.shape.parameters)
+    of = sizes(
+        weights,
+        weights,
+        situation.shape.hidden_size,
+        situation.shape.parameters,
+        situation.census,
+    )
     report = situation.hardware
     gpus = tuple(
         gpu for gpu in report.gpus if situation.gpus is None or gpu.index in situation.gpus
     )
-    devices, reasons, _, _ = where(
+    found = where(
         recipe,
-        sizes,
+        of,
         Room(gpus, report.host, None),
         device="auto",
         samples=SAMPLES,
         length=LENGTH,
     )
-    return "" if devices else " ".join(reasons)
+    return "" if found.devices else " ".join(found.reasons)
 
 
 def _variant(situation: Situation, chosen: Method) -> Variant | None:

@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,8 +55,8 @@ class Producer:
     """RAM that the work takes beside that, in sizes of the 16-bit weights."""
     ram_source: str
     known: Known
-    gpu: bool = True
-    """Whether it can work on a card."""
+    gpu: Literal["model", "layer", "none"] = "model"
+    """What it takes to a card: the whole model, one layer after the other, or nothing."""
 
     @property
     def purpose(self) -> str:
@@ -75,9 +75,10 @@ class Making:
 
     ``writes``: the catalogue's name of the written format by bits; ``format_writes`` likewise for other ``formats``
     than the first. ``groups`` -1: a scale a row; empty: the method has no groups to choose, or none at ``bits`` that
-    are not in ``group_bits``. ``mixed_bits`` are widths that are mixed with 4. ``shard_by_shard``: the model is never
-    loaded whole. ``ram_factor``: the producer's, where this method differs; ``scratch_bits``: by bits, the width of
-    a copy of the model that lies beside the result on disk until it is done.
+    are not in ``group_bits``. ``mixed_bits`` are widths that are mixed with 4. ``shard_by_shard``: the model is
+    never loaded, and takes so many times its largest file of memory. ``ram_factor``: the producer's, where this
+    method differs; ``hidden_states``: copies of all samples' hidden states that are held at once; ``scratch_bits``:
+    by bits, the width of a copy of the model that lies beside the result on disk until it is done.
     """
 
     method: str
@@ -92,8 +93,10 @@ class Making:
     format_writes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     mixed_bits: tuple[int, ...] = ()
     rounding: tuple[str, ...] = ()
-    shard_by_shard: bool = False
+    shard_by_shard: float = 0.0
     ram_factor: float | None = None
+    hidden_states: int = 3
+    ram_source: str = ""
     scratch_bits: Mapping[int, int] = field(default_factory=dict)
     note: str = ""
     known: Known = Known()

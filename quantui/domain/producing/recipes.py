@@ -82,7 +82,7 @@ def default_recipe(name: str) -> Recipe:
         symmetric=next(iter(making.symmetric), None),
         format=next(iter(making.formats), None),
         rounding=next(iter(making.rounding), None),
-        needs_data=making.data == "data",
+        needs_data=_needs_data(making, next(iter(making.rounding), None)),
     )
 
 
@@ -219,9 +219,14 @@ def _settled(making: Making, quantization: QuantizationChoice, model: ModelSpec)
         format=format,
         mixed_bits=mixed,
         rounding=rounding,
-        needs_data=making.data == "data",
+        needs_data=_needs_data(making, rounding),
         notes=notes,
     )
+
+
+def _needs_data(making: Making, rounding: str | None) -> bool:
+    """Texts are run through the model always, or where GPTQ rounds it."""
+    return making.data == "data" or (making.data == "optional" and rounding == "gptq")
 
 
 def _one_of(
