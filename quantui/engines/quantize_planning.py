@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_seconds
 from quantui.domain.plan import ArtifactKey, QuantizeStep, WorkerCall
-from quantui.domain.producing.estimates import Room, preflight, require_room, told
+from quantui.domain.producing.estimates import preflight, require_room, told
+from quantui.domain.producing.memory import Room
 from quantui.domain.producing.producers import makings, producers
 from quantui.engines.merge_planning import merge_inputs, merged_bytes, model_name, source_of
 

@@ -15,7 +15,8 @@ from quantui.domain.draft import QuantizationChoice
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.hardware import Gpu, Host
 from quantui.domain.models import WeightFile
-from quantui.domain.producing.estimates import Room, made_bytes, preflight, require_room, told
+from quantui.domain.producing.estimates import made_bytes, preflight, require_room, told
+from quantui.domain.producing.memory import Room
 from quantui.domain.producing.producers import producers
 from quantui.domain.producing.recipes import recipe_for
 from quantui.domain.producing.times import making_time

@@ -6,17 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from quantui.domain.choosing.costs import (
-    LENGTH,
-    SAMPLES,
     download_step,
     install_step,
     make_step,
     merge_step,
     train_step,
 )
+from quantui.domain.choosing.making import NOT_TO_BE_MADE, lacks_memory, weights_16bit
 from quantui.domain.choosing.recommendation import Refusal
 from quantui.domain.methods import methods
-from quantui.domain.producing.estimates import Room, sizes, where
 from quantui.domain.producing.producers import made_as, producers
 from quantui.domain.producing.recipes import default_recipe, produced_method
 from quantui.domain.support.method_formats import stored_candidates
@@ -33,35 +31,12 @@ if TYPE_CHECKING:
     )
     from quantui.domain.choosing.variants import Variant
     from quantui.domain.methods import Method
-    from quantui.domain.producing.recipe import Recipe
     from quantui.domain.weights.weight_groups import WeightGroup
 
 _BY_HAND = {
     "online": "It mixes formats by hand (--quantization-config): the formats themselves are listed.",
     "humming": "It is a set of kernels to be configured by hand, not a format.",
 }
-_NOT_TO_BE_MADE: dict[str, tuple[str, tuple[str, ...]]] = {
-    "quark": (
-        "Quark checkpoints are made for AMD cards; llm-compressor writes the same formats for these.",
-        (),
-    ),
-    "modelopt": ("ModelOpt writes FP8 and NVFP4, which are listed by their own names.", ()),
-    "gguf": ("GGUF is llama.cpp's format; vLLM reads it through a plugin and slowly.", ()),
-    "torchao": (
-        "torchao checkpoints are served unpacked: nothing is saved on disk, and little in memory.",
-        (),
-    ),
-    "deepseek_v4_fp8": ("It is what its maker publishes DeepSeek-V4 in.", ()),
-    "bitsandbytes_8bit": (
-        "It runs without CUDA graphs; W8A16 and INT8 W8A8 hold 8 bit without that.",
-        (),
-    ),
-    "w4a16": (
-        "By this name it is made by plain rounding: AWQ and GPTQ write the same format and lose less.",
-        ("awq", "gptq"),
-    ),
-}
-"""Formats that are served when a checkpoint of them is there, and that are not worth making: why, and what is."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +127,6 @@ def _packages(chosen: Method, vllm: str) -> tuple[str, ...]:
     return chosen.requires if older else (chosen.plugin,)
 
 
-def weights_16bit(census: tuple[WeightGroup, ...] | None) -> int:
-    """Bytes of all weights in 16 bit; 0 when they could not be counted."""
-    return 2 * sum(group.elements for group in census or ())
-
-
 def unquantized(
     shape: ModelShape, census: tuple[WeightGroup, ...] | None
 ) -> tuple[ModelShape, tuple[WeightGroup, ...] | None]:
@@ -200,8 +170,8 @@ def _candidate(
         return _refuse(chosen, "adapter", advice.reasons)
     if chosen.in_flight:
         return Candidate(chosen, "in flight", situation.shape, situation.census, None, mode)
-    if chosen.name in _NOT_TO_BE_MADE:
-        why, instead = _NOT_TO_BE_MADE[chosen.name]
+    if chosen.name in NOT_TO_BE_MADE:
+        why, instead = NOT_TO_BE_MADE[chosen.name]
         return _refuse(chosen, "checkpoint", (f"No checkpoint of it is known. {why}",), instead)
     return _to_be_made(situation, chosen, mode)
 
@@ -216,7 +186,7 @@ def _to_be_made(
         )
     recipe = default_recipe(chosen.name)
     title = producers()[recipe.producer].title
-    lacking = _lacks_memory(situation, recipe)
+    lacking = lacks_memory(situation, recipe)
     return Candidate(
         chosen,
         "make",
@@ -228,31 +198,6 @@ def _to_be_made(
         needs=f"quantui makes it with {title}"
         + (f", on a larger machine: {lacking}" if lacking else ""),
     )
-
-
-def _lacks_memory(situation: Situation, recipe: Recipe) -> str:
-    """Why no device here can make it; empty where one can, or the memory is not known."""
-    weights = weights_16bit(situation.census) or situation.stored_bytes or 0
-    of = sizes(
-        weights,
-        weights,
-        situation.shape.hidden_size,
-        situation.shape.parameters,
-        situation.census,
-    )
-    report = situation.hardware
-    gpus = tuple(
-        gpu for gpu in report.gpus if situation.gpus is None or gpu.index in situation.gpus
-    )
-    found = where(
-        recipe,
-        of,
-        Room(gpus, report.host, None),
-        device="auto",
-        samples=SAMPLES,
-        length=LENGTH,
-    )
-    return "" if found.devices else " ".join(found.reasons)
 
 
 def _variant(situation: Situation, chosen: Method) -> Variant | None:

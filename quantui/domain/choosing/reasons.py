@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.choosing.candidates import weights_16bit
+from quantui.domain.choosing.making import weights_16bit
 from quantui.domain.choosing.ranking import FEW_USERS
 from quantui.domain.formatting import format_bytes
 
