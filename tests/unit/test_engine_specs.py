@@ -115,11 +115,10 @@ def test_an_engine_holds_the_packages_of_what_it_provides(spec):
 
 
 @EVERY
-def test_every_engine_has_the_torch_that_serves(spec):
-    torch = SPECS["vllm-cuda" if spec.accelerator == "cuda" else "vllm-cpu"].locked_versions[
-        "torch"
-    ]
-    assert spec.locked_versions["torch"] == torch
+def test_every_engine_has_the_torch_that_serves_for_the_same_python(spec):
+    server = SPECS["vllm-cuda" if spec.accelerator == "cuda" else "vllm-cpu"]
+    assert spec.locked_versions["torch"] == server.locked_versions["torch"]
+    assert spec.python == server.python
 
 
 @EVERY
