@@ -11,11 +11,11 @@ from quantui.api.requests import (
     Reference,
     checkpoint,
     draft_of,
-    folder_to_make,
     text,
 )
 from quantui.domain.errors import QuantuiError
 from quantui.engines.planning import build_plan
+from quantui.runtime.making_places import folder_to_make
 from quantui.runtime.run_to_end import os_errors
 
 if TYPE_CHECKING:

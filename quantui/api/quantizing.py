@@ -10,9 +10,9 @@ from quantui.api.requests import (
     Reference,
     checkpoint,
     draft_of,
-    folder_to_make,
     text,
 )
+from quantui.runtime.making_places import folder_to_make
 from quantui.runtime.run_to_end import os_errors
 
 if TYPE_CHECKING:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from quantui.domain.draft import Draft
 from quantui.domain.events import RunEvent
 from quantui.domain.profile import check_together, set_option
-from quantui.runtime.making_places import check_can_make
 from quantui.runtime.run_to_end import run_to_end
 
 if TYPE_CHECKING:
@@ -36,15 +34,6 @@ def draft_of(call: str, options: dict[str, object]) -> Draft:
             draft = set_option(draft, section, key, value, name=f"{call}()")
     check_together(draft, name=f"{call}()")
     return draft
-
-
-def folder_to_make(out: Reference | None, *, subject: str) -> str | None:
-    """``out`` from the root; raises when it exists or cannot be made."""
-    if out is None:
-        return None
-    folder = Path(out).expanduser().absolute()
-    check_can_make(folder, subject=subject)
-    return str(folder)
 
 
 def checkpoint(plan: Plan, on_event: EventListener | None) -> str:

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantui.cli.engine import ensure_engine
+from quantui.cli.making import draft_of, make_checkpoint
 from quantui.cli.output import console, print_json, print_rows, say
-from quantui.cli.replay import exit_code, run_plan, tell_of_large_files
+from quantui.cli.replay import exit_code, tell_of_large_files
 from quantui.domain.errors import ExitCode
 from quantui.domain.formatting import format_bytes
 from quantui.domain.terminal_text import sanitize
@@ -96,25 +96,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge; gives the exit code of the run."""
-    from quantui.headless import cancel_on_signals, interrupt_on_signals
-    from quantui.runtime.making_places import check_can_make
-    from quantui.runtime.resolve import look_up, plan_for
-
     draft = _draft(args)
-    out = None if args.out is None else Path(args.out).expanduser().absolute()
     if args.discard:
+        out = None if args.out is None else Path(args.out).expanduser().absolute()
         return _discard(draft, out, as_json=args.json)
-    if out is not None:
-        check_can_make(out)
-    with interrupt_on_signals():
-        inputs = look_up(draft, serve=False, progress=tell_of_large_files())
-    with cancel_on_signals() as cancel:
-        ensure_engine(draft, cancel=cancel, yes=args.yes, purpose="merge")
-        # Forced: what does not fit here in 16 bit may be served elsewhere, or quantized.
-        plan, _ = plan_for(
-            draft, serve=False, force=True, inputs=inputs, out=None if out is None else str(out)
-        )
-        state = run_plan(plan, cancel, hold=False, as_json=args.json)
+    # Forced: what does not fit here in 16 bit may be served elsewhere, or quantized.
+    state = make_checkpoint(
+        draft, args.out, quantize=False, force=True, yes=args.yes, as_json=args.json
+    )
+    if state is None:
+        return ExitCode.OK
     if exit_code(state) == ExitCode.OK and not args.json:
         _tell(state)
     return exit_code(state)
@@ -122,8 +113,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _draft(args: argparse.Namespace) -> Draft:
     """The draft that the arguments describe: what a profile with these options would be."""
-    from quantui.domain.draft import Draft
-    from quantui.domain.profile import apply_overrides, check_together, set_option
     from quantui.runtime.models import split_revision
 
     base, base_revision = split_revision(args.base)
@@ -142,13 +131,7 @@ def _draft(args: argparse.Namespace) -> Draft:
         "merge.recreate": args.recreate,
         "engine.python": args.python,
     }
-    draft = Draft()
-    for path, value in options.items():
-        section, _, key = path.partition(".")
-        if value is not None:
-            draft = set_option(draft, section, key, value, name="quantui merge")
-    check_together(draft, name="quantui merge")
-    return apply_overrides(draft, args.assignments)
+    return draft_of(options, args.assignments, name="quantui merge")
 
 
 def _tell(state: RunState) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantui.cli.engine import ensure_engines
-from quantui.cli.output import console, print_rows, say
-from quantui.cli.replay import exit_code, print_commands, run_plan, tell_of_large_files
+from quantui.cli.making import draft_of, make_checkpoint
+from quantui.cli.output import print_rows
+from quantui.cli.replay import exit_code
 from quantui.domain.errors import ExitCode
-from quantui.domain.terminal_text import sanitize
 
 if TYPE_CHECKING:
     from quantui.domain.draft import Draft
@@ -133,34 +131,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Quantize; gives the exit code of the run."""
-    from quantui.headless import cancel_on_signals, interrupt_on_signals
-    from quantui.runtime.making_places import check_can_make
-    from quantui.runtime.resolve import look_up, needed_engines, plan_for
-
-    draft = _draft(args)
-    out = None if args.out is None else Path(args.out).expanduser().absolute()
-    if out is not None:
-        check_can_make(out, subject="quantize")
-    with interrupt_on_signals():
-        inputs = look_up(draft, serve=False, make=True, progress=tell_of_large_files())
-    with cancel_on_signals() as cancel:
-        if not args.dry_run:
-            needs = needed_engines(draft, inputs, serve=False)
-            ensure_engines(needs.each, cancel=cancel, yes=args.yes)
-        plan, _ = plan_for(
-            draft,
-            serve=False,
-            make=True,
-            force=args.force,
-            inputs=inputs,
-            out=None if out is None else str(out),
-        )
-        if args.dry_run:
-            if not args.json:
-                for notice in plan.notices:
-                    say(console(stderr=True), f"  · {sanitize(notice)}")
-            return print_commands(plan, as_json=args.json)
-        state = run_plan(plan, cancel, hold=False, as_json=args.json)
+    state = make_checkpoint(
+        _draft(args),
+        args.out,
+        quantize=True,
+        force=args.force,
+        yes=args.yes,
+        as_json=args.json,
+        dry_run=args.dry_run,
+    )
+    if state is None:
+        return ExitCode.OK
     if exit_code(state) == ExitCode.OK and not args.json:
         _tell(state)
     return exit_code(state)
@@ -168,8 +149,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _draft(args: argparse.Namespace) -> Draft:
     """The draft that the arguments describe: what a profile with these options would be."""
-    from quantui.domain.draft import Draft
-    from quantui.domain.profile import apply_overrides, check_together, set_option
     from quantui.runtime.models import split_revision
 
     model, revision = split_revision(args.model)
@@ -185,13 +164,7 @@ def _draft(args: argparse.Namespace) -> Draft:
         "quantization.symmetric": False if args.asymmetric else None,
         "quantization.recreate": args.recreate,
     }
-    draft = Draft()
-    for path, value in options.items():
-        section, _, key = path.partition(".")
-        if value is not None:
-            draft = set_option(draft, section, key, value, name="quantui quantize")
-    check_together(draft, name="quantui quantize")
-    return apply_overrides(draft, args.assignments)
+    return draft_of(options, args.assignments, name="quantui quantize")
 
 
 def _tell(state: RunState) -> None:

@@ -49,7 +49,8 @@ class EngineNeeds:
     @property
     def each(self) -> tuple[EngineNeed, ...]:
         """All that are needed, the first one first."""
-        return tuple(need for need in (self.merge, self.quantize, self.main) if need is not None)
+        found = (self.merge, self.quantize, self.main)
+        return tuple(dict.fromkeys(need for need in found if need is not None))
 
 
 def engine_needs(

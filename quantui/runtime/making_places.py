@@ -224,6 +224,15 @@ def _subject(proven_later: bool) -> str:
     return "quantize" if proven_later else "merge"
 
 
+def folder_to_make(out: str | os.PathLike[str] | None, *, subject: str) -> str | None:
+    """``out`` from the root, found to be a folder that can be made; ``subject`` as in :func:`check_can_make`."""
+    if out is None:
+        return None
+    folder = Path(out).expanduser().absolute()
+    check_can_make(folder, subject=subject)
+    return str(folder)
+
+
 def check_can_make(path: Path, *, subject: str = "merge") -> None:
     """Refuse a folder that exists, or whose parent does not; ``subject`` begins the error's code."""
     if os.path.lexists(path):
