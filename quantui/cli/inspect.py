@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     found = _variants(spec, offline=True if args.offline else None) if args.variants else None
     if args.json:
         more = variants_json(found) if found else {}
-        print_json({**to_json(spec), "merge_proof": _proof(spec) or None, **more})
+        told = {"merge_proof": _proof(spec) or None, "quantized": _made(spec) or None}
+        print_json({**to_json(spec), **told, **more})
         return 0
     rows = _model_rows(spec) if isinstance(spec, ModelSpec) else _adapter_rows(spec)
     print_rows([*rows, *(variant_rows(found) if found else ())])
@@ -96,14 +97,27 @@ def to_json(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:
 
 def _proof(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:
     """What the folder says of the merge that made it."""
-    from quantui.runtime.merge_proof import read_proof
+    from quantui.runtime.made_records import read_proof
 
     return {} if spec.path is None else read_proof(Path(spec.path))
 
 
+def _made(spec: ModelSpec | AdapterSpec) -> dict[str, Any]:
+    """What the folder says of how it was quantized."""
+    from quantui.runtime.made_records import read_made
+
+    return {} if spec.path is None else read_made(Path(spec.path))
+
+
+def _quantize_rows(made: dict[str, Any]) -> list[tuple[str, str]]:
+    from quantui.domain.quantize_report import quantize_rows
+
+    return [row for row in quantize_rows(made) if row[0] != "size"]
+
+
 def _merge_rows(proof: dict[str, Any]) -> list[tuple[str, str]]:
     from quantui.domain.merge_report import merge_rows
-    from quantui.runtime.merge_proof import delta_norms
+    from quantui.runtime.made_records import delta_norms
 
     return merge_rows(proof, delta_norms(proof))
 
@@ -144,6 +158,7 @@ def _model_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         *_access_rows(spec),
         ("fingerprint", spec.fingerprint),
         *_merge_rows(_proof(spec)),
+        *_quantize_rows(_made(spec)),
         *_note_rows(spec.notes),
     ]
 

@@ -137,7 +137,7 @@ def _draft(args: argparse.Namespace) -> Draft:
 def _tell(state: RunState) -> None:
     """The result and its proof, on stdout."""
     from quantui.domain.merge_report import merge_rows
-    from quantui.runtime.merge_proof import delta_norms, read_proof
+    from quantui.runtime.made_records import delta_norms, read_proof
 
     step = state.step("merge")
     if step is None:

@@ -326,3 +326,17 @@ def test_quantui_killed_outright_leaves_no_process_and_the_next_run_works(
     (bench.model / "mended").touch()
     assert bench.run(*AWQ).exit_code == 0
     assert bench.home.unfinished == []
+
+
+def test_inspect_tells_how_a_folder_was_quantized(
+    bench_where: Callable[..., QuantizingBench],
+) -> None:
+    body = "import shutil; shutil.copytree(job['model'], job['out'])"
+    bench = bench_where(produce=body)
+    out = bench.folder / "out"
+    bench.run(*AWQ, "--out", out)
+    told = rows(bench.home.run("inspect", out))
+    assert told["perplexity"].startswith("20.5, the 16-bit model's 20: +2.50%")
+    assert told["calibrated on"].startswith("128 samples")
+    as_json = json.loads(bench.home.run("inspect", out, "--json").out)
+    assert as_json["quantized"]["recipe"]["method"] == "awq"

@@ -34,7 +34,7 @@ def judge(
     beside = f"Its perplexity is {perplexity:.4g}, the 16-bit model's {base:.4g}"
     if perplexity > BROKEN_FACTOR * base:
         return Verdict(loss, f"{beside}: more than {BROKEN_FACTOR:g} times as high.", wrong)
-    if max_loss is not None and loss > max_loss:
+    if max_loss is not None and perplexity > base * (1 + max_loss):
         return Verdict(
             loss,
             f"{beside}: {loss:+.2%}, more than the {max_loss:.2%} that quantization.max_loss allows.",

@@ -1,10 +1,12 @@
-"""The proof that a merged folder carries."""
+"""What a merged or a quantized folder says of how it was made and proven."""
 
 from __future__ import annotations
 
 import json
 import math
 from typing import TYPE_CHECKING, Any
+
+from quantui.runtime.artifacts import RECORD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +17,16 @@ _LARGEST_BYTES = 64 * 1024**2
 
 def read_proof(folder: Path) -> dict[str, Any]:
     """What ``merge_proof.json`` in ``folder`` holds; nothing when there is none that can be read."""
-    path = folder / PROOF
+    return _read(folder / PROOF)
+
+
+def read_made(folder: Path) -> dict[str, Any]:
+    """What a producer told of the quantized model in ``folder``, by its ``quantui.json``; nothing where it has none."""
+    made = _read(folder / RECORD).get("made")
+    return made if isinstance(made, dict) and "recipe" in made else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             return {}
