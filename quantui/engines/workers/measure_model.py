@@ -29,7 +29,7 @@ NEEDS = ("torch", "transformers", "safetensors")
 PROMPT_TOKENS = 48
 """Tokens of a prompt that are kept: a vocabulary of 150,000 makes 29 MB of them."""
 
-LIBRARIES_OF_TEXT = 4
+COPIES = 4
 """Copies of a window's logits that are in memory at once."""
 
 
@@ -118,7 +118,7 @@ def dtype_that_fits(asked: ModelJob) -> str:
     inner = source.config.get("text_config")
     vocabulary = int((inner if isinstance(inner, dict) else source.config).get("vocab_size") or 0)
     # In RAM whatever the device: answers are taken there.
-    answers = 4 * vocabulary * held_out.WINDOW * LIBRARIES_OF_TEXT
+    answers = 4 * vocabulary * held_out.WINDOW * COPIES
     widened = 4 * max(tensor.rows * tensor.columns for tensor in source.tensors.values())
     try:
         models.check_memory(asked, 4 * elements + answers, "Measuring the model in float32")

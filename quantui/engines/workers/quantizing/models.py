@@ -94,19 +94,24 @@ def load_tokenizer(job: ModelJob) -> Any:  # noqa: ANN401
     """
     import transformers
 
-    try:
-        return transformers.AutoTokenizer.from_pretrained(
-            job.model, trust_remote_code=job.trust_remote_code, local_files_only=True
-        )
-    # A tokenizer of another version, or a model's own code, can raise anything.
-    except Exception as error:
-        raise WorkerError(
-            "quantize.no-tokenizer",
-            f"The tokenizer in {job.model} cannot be loaded.",
-            f"{type(error).__name__}: {error}"[:400],
-            "Copy the tokenizer's files (tokenizer.json, tokenizer_config.json) beside the weights.",
-            exit_code=2,
-        ) from error
+    failed = None
+    # transformers before 5 does not know the class that version 5 names in tokenizer_config.json; the class
+    # of every tokenizer.json reads it.
+    for kind in (transformers.AutoTokenizer, transformers.PreTrainedTokenizerFast):
+        trust = {"trust_remote_code": True} if job.trust_remote_code else {}
+        try:
+            return kind.from_pretrained(job.model, local_files_only=True, **trust)
+        # A tokenizer of another version, or a model's own code, can raise anything.
+        except Exception as error:  # noqa: BLE001
+            failed = failed or error
+    raise WorkerError(
+        "quantize.no-tokenizer",
+        f"transformers {transformers.__version__} cannot load the tokenizer in {job.model}.",
+        f"{type(failed).__name__}: {failed}"[:400],
+        "Check that the tokenizer's files (tokenizer.json, tokenizer_config.json) lie beside the weights, "
+        "and that the engine is new enough for them.",
+        exit_code=2,
+    ) from failed
 
 
 def check_memory(job: ModelJob, needed_bytes: int, what: str) -> None:

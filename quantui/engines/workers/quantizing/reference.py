@@ -16,8 +16,19 @@ if TYPE_CHECKING:
 
     from quantizing.job import Job
 
-LIMIT = 0.01
-"""The largest relative error of the centred logits that passes."""
+LIMIT = 0.005
+"""The largest relative error of the centred logits that passes.
+
+Measured with transformers 5.19 and torch 2.13 on prompts of 16 to 48 tokens. A model that is read rightly
+gives exactly 0 on the machine that measured the reference: 19 bfloat16 checkpoints, among them Llama, Qwen2,
+Qwen3 and its experts, Mixtral, Gemma 2 and 3, Phi-3, GPT-2, gpt-oss and two vision models; that their arithmetic
+is float32 matters, in bfloat16 it is 0.004 to 0.025. Read wrongly (a trained Qwen2 of 4 million parameters; random
+Llama, Qwen3 and Gemma 2): rope_theta 1e6 taken for 1e4, 0.10; 0.32 to 0.85. Linear scaling by 2 lost, 0.12; 0.33 to
+0.90. Yarn by 4 lost, 0.04; 0.18 to 0.47. Another activation, 0.03; 0.13 to 0.28. The norms of one layer swapped,
+0.016. rms_norm_eps 1e-3 for 1e-6, 0.07; 0.002 to 0.24. Too small to be seen: rms_norm_eps 1e-5 for 1e-6, 1e-5 to
+0.0025; and, in part, Llama 3's scaling of contexts beyond 8192 tokens, which hardly matters in so few: 0.0006 to
+0.013.
+"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +125,7 @@ def compare(job: Job, model: Any) -> dict[str, Any] | None:  # noqa: ANN401
         raise _wrong(
             transformers.__version__,
             f"Its logits differ from the 16-bit model's by {found['relative_error']:.1%} "
-            f"(KL {found['kl']:.2g} nats a token); rounding alone stays below {LIMIT:.0%}.",
+            f"(KL {found['kl']:.2g} nats a token). In float32 they are the same, but for {LIMIT:.1%} at most.",
         )
     return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from quantui_wire import notice, progress
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 FEW = 16
 """Below so many samples, what is calibrated follows the few texts more than the model."""
+
+SPARE = 20
+"""Windows of running texts to choose from, for each sample wanted."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,16 @@ def samples(job: Job, tokenizer: Any) -> Samples:  # noqa: ANN401 - transformers
         )
         pieces = list(texts.pieces(documents))
         order = windows.shuffled(len(pieces), seed)
-        tokenized = chain.from_iterable(texts.tokenized(pieces[n], length) for n in order)
-        ids = list(tokenized) if any(piece.running for piece in pieces) else tokenized
-        many = len(ids) if isinstance(ids, list) else len(pieces)
-        if isinstance(ids, list):
+        tokenized: Iterator[list[int]] = chain.from_iterable(
+            texts.tokenized(pieces[n], length) for n in order
+        )
+        many = len(pieces)
+        if any(piece.running for piece in pieces):
             # Windows of one long text are as good apart as texts are.
-            ids = [ids[n] for n in windows.shuffled(many, seed)]
-        cutting = windows.cut_and_join(ids, many, count, length, len(prefix))
+            found = list(islice(tokenized, SPARE * count))
+            many = len(found)
+            tokenized = (found[n] for n in windows.shuffled(many, seed))
+        cutting = windows.cut_and_join(tokenized, many, count, length, prefix)
     return _finished(source, cutting, texts, count, length)
 
 
@@ -130,10 +136,9 @@ class Texts:
         ids = self.encode(document)
         if document.running:
             yield from windows.running(ids, length, self.prefix)
-        elif document.rendered and ids[: len(self.prefix)] == self.prefix:
-            yield ids
         else:
-            yield [*self.prefix, *ids]
+            # A chat template writes what begins a chat itself.
+            yield ids if document.rendered else [*self.prefix, *ids]
 
 
 def first_tokens(tokenizer: Any) -> list[int]:  # noqa: ANN401

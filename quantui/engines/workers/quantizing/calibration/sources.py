@@ -13,7 +13,7 @@ from quantui_wire import WorkerError, notice
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-MOST_CHARACTERS = 256_000_000
+MOST_CHARACTERS = 64_000_000
 """What is read of one source: far more than 512 samples need, and what fits into memory."""
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".parquet")

@@ -43,18 +43,18 @@ def shuffled(count: int, seed: int) -> list[int]:
 
 
 def cut_and_join(
-    texts: Iterable[list[int]], count: int, samples: int, length: int, prefix: int
+    texts: Iterable[list[int]], count: int, samples: int, length: int, prefix: Sequence[int] = ()
 ) -> Cutting:
     """``samples`` samples of at most ``length`` tokens from ``count`` tokenized ``texts``, read as needed.
 
     A text longer than ``length`` is cut, as llm-compressor's guides do (``truncation=True``); the rest of it
     is used only when there would be too few samples. Texts are joined, as AutoAWQ does with all, where
     there are more than samples wanted and they would not fill their windows, and where one is below
-    :data:`SHORTEST`. ``prefix`` tokens begin every text and are dropped from all but the first of those
-    joined.
+    :data:`SHORTEST`. ``prefix``, which begins texts, is dropped from all but the first of those joined.
     """
     found = Cutting()
     source = iter(texts)
+    opening = list(prefix)
     looked_at: list[list[int]] = []
     for ids in source:
         looked_at.append(ids)
@@ -82,15 +82,16 @@ def cut_and_join(
         if len(ids) > length:
             found.cut += 1
             found.longest_cut = max(found.longest_cut, len(ids))
-            head = ids[:prefix]
-            rests += running(ids[length:], length, head)
+            rests += running(ids[length:], length, opening)
             found.samples.append(ids[:length])
             continue
-        fits = len(current) + len(ids) - prefix <= length
+        begins = bool(opening) and ids[: len(opening)] == opening
+        rest = ids[len(opening) :] if begins else ids
+        fits = len(current) + len(rest) <= length
         # Two halves are better joined than apart, but a text is not cut to fill a window.
         if current and (len(current) >= aim or not fits):
             close()
-        current = [*current, *(ids[prefix:] if current else ids)]
+        current = [*current, *rest] if current else ids
         parts += 1
     if current and len(found.samples) < samples:
         close()
