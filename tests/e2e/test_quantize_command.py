@@ -263,7 +263,10 @@ def test_a_loss_above_the_limit_has_its_exit_code_and_the_result_is_not_used(
     [
         ("os.kill(os.getpid(), 9)", 3),
         ("raise OSError(28, 'No space left on device')", 3),
-        ("raise MemoryError", 3),
+        (
+            "import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); bytes(4 << 30)",
+            3,
+        ),
         ("raise ValueError('the library broke')", 4),
         ("raise wire.WorkerError('calibration.empty', 'No text.', 'Why.', 'Fix.', exit_code=2)", 2),
         ("raise wire.WorkerError('quantize.reads-model-wrongly', 'Wrong.', 'Why.', 'Fix.')", 4),
