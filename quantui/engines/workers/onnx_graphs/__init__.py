@@ -1,0 +1,1 @@
+"""Decoder graphs of ONNX Runtime: which models its builder knows, how one is built, what it holds."""
