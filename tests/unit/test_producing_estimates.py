@@ -117,7 +117,7 @@ def test_the_roomiest_gpu_is_tried_first_and_then_the_cpu():
 
 
 def test_a_gpu_without_room_is_left_out_and_the_figures_say_why():
-    one = found("autoround", room(gpus=[2]))
+    one = found("bitsandbytes_8bit", room(gpus=[2]))
     assert one.devices == ("cpu",)
     assert "has 2.00 GiB free" in one.reasons[0]
 
@@ -134,7 +134,7 @@ def test_llm_compressor_keeps_the_model_in_ram_and_takes_a_layer_to_the_card():
 
 
 def test_a_producer_that_takes_the_model_to_the_card_needs_less_ram_beside_it():
-    one = found("autoround", room(free=6, gpus=[40]))
+    one = found("bitsandbytes_8bit", room(free=6, gpus=[40]))
     assert one.devices == ("cuda:0",)
     assert "6.00 GiB are free" in one.reasons[1]
 

@@ -218,6 +218,26 @@ def test_autoround_writes_four_formats(format, writes):
     assert recipe("autoround", format=format).writes == writes
 
 
+def test_a_mix_goes_into_a_format_that_holds_it():
+    eight, six = recipe("autoround", mixed_bits=8), recipe("autoround", mixed_bits=6)
+    assert (eight.format, six.format) == ("auto_round", "llm_compressor")
+    assert six.writes == "w4a16"
+    assert any("6-bit" in note for note in six.notes)
+    assert refused("autoround", mixed_bits=6, format="auto_gptq").code == "quantize.format"
+    assert refused("autoround", mixed_bits=8, symmetric=False).code == "quantize.symmetric"
+
+
+def test_a_mix_is_as_large_as_its_weights_are_on_average():
+    served = produced_method(recipe("autoround", mixed_bits=8))
+    assert served.bytes_per_linear_weight == pytest.approx(5 / 8 + 2 / 128)
+
+
+def test_no_layer_can_be_left_out_of_an_onnx_graph():
+    error = refused("onnx", ignore=("lm_head", "q_proj"))
+    assert error.code == "quantize.foreign-option"
+    assert "--ignore" in error.fix
+
+
 def test_a_job_holds_the_recipe_and_nothing_of_the_reasons():
     job = recipe("autoround", mixed_bits=8).to_job()
     assert job["mixed_bits"] == 8

@@ -127,7 +127,7 @@ def _ram(recipe: Recipe, of: Sizes, samples: int, length: int) -> Figure:
             f"{base} + {making.shard_by_shard:g} x {format_bytes(of.largest_file)}, the largest shard",
             making.ram_source,
         )
-    factor = making.ram_factor or producer.ram_factor
+    factor = making.ram_factors.get(recipe.bits, producer.ram_factor)
     work, words = _work(recipe, of, samples, length)
     return Figure(
         producer.base_bytes + factor * of.weights + work,
@@ -138,14 +138,17 @@ def _ram(recipe: Recipe, of: Sizes, samples: int, length: int) -> Figure:
 
 def _work(recipe: Recipe, of: Sizes, samples: int, length: int) -> tuple[float, str]:
     """Bytes that are held beside the weights: hidden states of all samples, and the largest layer's."""
+    producer = producers()[recipe.producer]
     making = makings()[recipe.method][recipe.producer]
     total, words = 0.0, ""
     if recipe.needs_data:
         states = making.hidden_states
         total += states * samples * length * of.hidden * 2
         words += f" + {states} x {samples} x {length} x {of.hidden} hidden states in 16 bit"
-    layer = 4 * of.layer_elements
-    words += f" + {format_bytes(layer)}, the largest layer in 32 bit"
+    layer = producer.layer_bytes * of.layer_elements
+    words += (
+        f" + {format_bytes(layer)} for the largest layer, {producer.layer_bytes} bytes a weight"
+    )
     if recipe.method == "gptq" or recipe.rounding == "gptq":
         layer += 4 * of.layer_hessians
         words += f" + {format_bytes(4 * of.layer_hessians)} of its Hessians"
@@ -168,10 +171,11 @@ def _on_gpu(
         return Figure(CUDA_BYTES + size, words, unmeasured), ram
     work, words = _work(recipe, of, samples, length)
     if producer.gpu == "layer":
-        # The model and the hidden states stay in RAM; a layer at a time goes to the card.
-        layer, said = _work(replace(recipe, needs_data=False), of, 0, 0)
+        # The model stays in RAM, mostly with the hidden states; a layer at a time goes to the card.
+        with_states = recipe.needs_data and producer.states_on_card
+        layer, said = _work(replace(recipe, needs_data=with_states), of, samples, length)
         return Figure(CUDA_BYTES + layer, context + said, unmeasured), ram
-    factor = making.ram_factor or producer.ram_factor
+    factor = making.ram_factors.get(recipe.bits, producer.ram_factor)
     card = Figure(
         CUDA_BYTES + factor * of.weights + work,
         f"{context} + {factor:g} x {format_bytes(of.weights)} of weights{words}",

@@ -57,6 +57,10 @@ class Producer:
     known: Known
     gpu: Literal["model", "layer", "none"] = "model"
     """What it takes to a card: the whole model, one layer after the other, or nothing."""
+    states_on_card: bool = False
+    """Whether the samples' hidden states go to the card with a layer."""
+    layer_bytes: int = 4
+    """Bytes that the work on a layer takes for each of its weights."""
 
     @property
     def purpose(self) -> str:
@@ -75,10 +79,11 @@ class Making:
 
     ``writes``: the catalogue's name of the written format by bits; ``format_writes`` likewise for other ``formats``
     than the first. ``groups`` -1: a scale a row; empty: the method has no groups to choose, or none at ``bits`` that
-    are not in ``group_bits``. ``mixed_bits`` are widths that are mixed with 4. ``shard_by_shard``: the model is
-    never loaded, and takes so many times its largest file of memory. ``ram_factor``: the producer's, where this
-    method differs; ``hidden_states``: copies of all samples' hidden states that are held at once; ``scratch_bits``:
-    by bits, the width of a copy of the model that lies beside the result on disk until it is done.
+    are not in ``group_bits``. ``mixed_bits`` are widths that are mixed with 4 in a ``mixed_share`` of the weights,
+    and ``mixed_formats`` those that hold them. ``ignores``: whether layers can be left in 16 bit. ``shard_by_shard``:
+    the model is never loaded, and takes so many times its largest file of memory. ``ram_factors`` by bits, where
+    they are not the producer's; ``hidden_states``: copies of all samples' hidden states that are held at once, in 16
+    bit; ``scratch_bits``: by bits, the width of a copy of the model that lies beside the result until it is done.
     """
 
     method: str
@@ -92,11 +97,14 @@ class Making:
     formats: tuple[str, ...] = ()
     format_writes: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     mixed_bits: tuple[int, ...] = ()
+    mixed_formats: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    mixed_share: float = 0.0
     rounding: tuple[str, ...] = ()
     shard_by_shard: float = 0.0
-    ram_factor: float | None = None
+    ram_factors: Mapping[int, float] = field(default_factory=dict)
     hidden_states: int = 3
     ram_source: str = ""
+    ignores: bool = True
     scratch_bits: Mapping[int, int] = field(default_factory=dict)
     note: str = ""
     known: Known = Known()
@@ -185,8 +193,11 @@ def _producer(name: str, entry: dict[str, Any]) -> Producer:
 def _making(method: str, producer: str, entry: dict[str, Any]) -> Making:
     known = _known(entry)
     entry["writes"] = _by_bits(entry["writes"])
-    if "scratch_bits" in entry:
-        entry["scratch_bits"] = {int(bits): width for bits, width in entry["scratch_bits"].items()}
+    for key in ("scratch_bits", "ram_factors"):
+        entry[key] = {int(bits): number for bits, number in entry.get(key, {}).items()}
+    entry["mixed_formats"] = {
+        int(bits): tuple(formats) for bits, formats in entry.get("mixed_formats", {}).items()
+    }
     entry["format_writes"] = {
         name: _by_bits(one) for name, one in entry.get("format_writes", {}).items()
     }

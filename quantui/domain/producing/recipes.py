@@ -98,7 +98,7 @@ def produced_method(recipe: Recipe) -> Method:
     vLLM finds the format in the checkpoint, so it has no argument, and it is not made while loading.
     """
     written = method(recipe.writes)
-    bits, group = recipe.mixed_bits or recipe.bits, recipe.group_size
+    bits, group = _average_bits(recipe), recipe.group_size
     changed = replace(
         written,
         argument="",
@@ -113,7 +113,7 @@ def produced_method(recipe: Recipe) -> Method:
     width, formula = _bytes_a_weight(bits, group, asymmetric=recipe.symmetric is False)
     # The CPU's kernels take 4 bit only (vLLM 0.32, kernels/linear/mixed_precision/cpu.py).
     on_cpu = written.cpu and (bits == 4 or written.activation_bits < 16)
-    title = changed.title.replace(f"{written.weight_bits:g} bit", f"{bits} bit")
+    title = changed.title.replace(f"{written.weight_bits:g} bit", f"{bits:g} bit")
     return replace(
         changed,
         weight_bits=bits,
@@ -152,16 +152,24 @@ _ROW = 4096
 """Inputs of a row that shares one scale, as the catalogue counts."""
 
 
+def _average_bits(recipe: Recipe) -> float:
+    """Bits a weight, over the wide ones and the others."""
+    if recipe.mixed_bits is None:
+        return recipe.bits
+    share = makings()[recipe.method][recipe.producer].mixed_share
+    return recipe.bits + share * (recipe.mixed_bits - recipe.bits)
+
+
 def _grouped(group: int | None) -> int | None:
     return None if group in (None, -1) else group
 
 
-def _bytes_a_weight(bits: int, group: int | None, *, asymmetric: bool) -> tuple[float, str]:
+def _bytes_a_weight(bits: float, group: int | None, *, asymmetric: bool) -> tuple[float, str]:
     size = _ROW if group in (None, -1) else group
     assert size is not None
-    width, formula = bits / 8 + 2 / size, f"{bits} bit + 16-bit scale / {size}"
+    width, formula = bits / 8 + 2 / size, f"{bits:g} bit + 16-bit scale / {size}"
     if asymmetric:
-        width, formula = width + bits / 8 / size, f"{formula} + {bits}-bit zero point / {size}"
+        width, formula = width + bits / 8 / size, f"{formula} + {bits:g}-bit zero point / {size}"
     return width, f"{formula} = {width:.4f}"
 
 
@@ -190,23 +198,27 @@ def _settled(making: Making, quantization: QuantizationChoice, model: ModelSpec)
     bits = making.bits[0] if quantization.bits is None else quantization.bits
     if bits not in making.bits:
         raise bad_option(making, "bits", bits, making.bits)
-    format = _one_of(making, "format", quantization.format, making.formats)
+    mixed = _one_of(making, "mixed_bits", quantization.mixed_bits, making.mixed_bits, default=False)
+    format, notes = _format(making, quantization, mixed)
     writes = making.written(bits, format)
     if writes is None:
         widths = tuple(making.format_writes[format or ""])
         raise bad_option(making, "bits", bits, widths, f" as {format}")
-    mixed = _one_of(making, "mixed_bits", quantization.mixed_bits, making.mixed_bits, default=False)
     if mixed is not None and bits != 4:
         raise bad_option(making, "bits", bits, (4,), " with mixed_bits")
+    if mixed is not None and quantization.symmetric is False:
+        raise bad_option(making, "symmetric", False, (True,), " with mixed_bits")
+    if not making.ignores and set(quantization.ignore) - {"lm_head"}:
+        raise foreign_option(making, "ignore", ", ".join(quantization.ignore))
     groups = making.groups_at(bits)
     group: int | None = None
-    notes: tuple[str, ...] = ()
     if groups or quantization.group_size is not None:
         asked = _one_of(making, "group_size", quantization.group_size, groups)
         assert asked is not None
-        group, notes = group_size_for(
+        group, smaller = group_size_for(
             model, asked, groups, quantization.ignore, chosen=quantization.group_size is not None
         )
+        notes += smaller
     rounding = _one_of(making, "rounding", quantization.rounding, making.rounding)
     return Recipe(
         method=making.method,
@@ -214,7 +226,12 @@ def _settled(making: Making, quantization: QuantizationChoice, model: ModelSpec)
         writes=writes,
         bits=bits,
         group_size=group,
-        symmetric=_one_of(making, "symmetric", quantization.symmetric, making.symmetric),
+        symmetric=_one_of(
+            making,
+            "symmetric",
+            quantization.symmetric,
+            making.symmetric if groups or not making.groups else (),
+        ),
         ignore=quantization.ignore,
         format=format,
         mixed_bits=mixed,
@@ -222,6 +239,19 @@ def _settled(making: Making, quantization: QuantizationChoice, model: ModelSpec)
         needs_data=_needs_data(making, rounding),
         notes=notes,
     )
+
+
+def _format(
+    making: Making, quantization: QuantizationChoice, mixed: int | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """The format to write; where nobody named one and the first holds no such mix, the one that does, and a note."""
+    format = _one_of(making, "format", quantization.format, making.formats)
+    holding = making.mixed_formats.get(mixed or 0, making.formats)
+    if format is None or format in holding:
+        return format, ()
+    if quantization.format is not None:
+        raise bad_option(making, "format", format, holding, f" with mixed_bits = {mixed}")
+    return holding[0], (f"{format} cannot hold {mixed}-bit weights: written as {holding[0]}.",)
 
 
 def _needs_data(making: Making, rounding: str | None) -> bool:

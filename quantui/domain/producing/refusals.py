@@ -24,6 +24,7 @@ _AS_TYPED = {
     "format": "--format",
     "mixed_bits": "--mixed-bits",
     "rounding": "--rounding",
+    "ignore": "--ignore",
 }
 """Options of ``[quantization]`` by the flags of `quantui quantize`."""
 
@@ -127,7 +128,11 @@ def foreign_option(making: Making, name: str, asked: object) -> QuantuiError:
         f"{method} ({producer})"
         for method, by in makings().items()
         for producer, one in by.items()
-        if getattr(one, {"group_size": "groups", "format": "formats"}.get(name, name), ())
+        if getattr(
+            one,
+            {"group_size": "groups", "format": "formats", "ignore": "ignores"}.get(name, name),
+            (),
+        )
     ]
     return QuantuiError(
         "quantize.foreign-option",
