@@ -26,7 +26,8 @@ from quantui.domain.plan import (
     ServeStep,
     Step,
 )
-from quantui.domain.producing.recipes import check_makeable, produced_method, recipe_for
+from quantui.domain.producing.produced import produced_method
+from quantui.domain.producing.recipes import check_makeable, recipe_for
 from quantui.engines.load_expectation import expectation_of, load_of
 from quantui.engines.memory_options import memory_options
 from quantui.engines.merge_planning import merge_notices, merge_step, model_name

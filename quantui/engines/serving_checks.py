@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.methods import check_runs_here, method
-from quantui.domain.producing.recipes import produced_method, unread_by_vllm
+from quantui.domain.producing.produced import produced_method, unread_by_vllm
 from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.versions import version_numbers
 

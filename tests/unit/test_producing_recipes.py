@@ -15,14 +15,9 @@ from quantui.domain.draft import PRODUCERS, AdapterChoice, Draft, MergeChoice, Q
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.methods import methods
 from quantui.domain.models import TensorInfo
+from quantui.domain.producing.produced import produced_method, unread_by_vllm
 from quantui.domain.producing.producers import aliases, made_as, makings, producers, producers_of
-from quantui.domain.producing.recipes import (
-    check_makeable,
-    default_recipe,
-    produced_method,
-    recipe_for,
-    unread_by_vllm,
-)
+from quantui.domain.producing.recipes import check_makeable, default_recipe, recipe_for
 
 HIDDEN = 512
 

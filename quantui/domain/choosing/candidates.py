@@ -15,8 +15,9 @@ from quantui.domain.choosing.costs import (
 from quantui.domain.choosing.making import NOT_TO_BE_MADE, lacks_memory, weights_16bit
 from quantui.domain.choosing.recommendation import Refusal
 from quantui.domain.methods import methods
+from quantui.domain.producing.produced import produced_method
 from quantui.domain.producing.producers import made_as, producers
-from quantui.domain.producing.recipes import default_recipe, produced_method
+from quantui.domain.producing.recipes import default_recipe
 from quantui.domain.support.method_formats import stored_candidates
 from quantui.domain.versions import version_numbers
 

@@ -8,8 +8,8 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.producing.memory import sizes_of, where
 from quantui.domain.producing.preflight import Figure, Preflight
+from quantui.domain.producing.produced import produced_method
 from quantui.domain.producing.producers import makings
-from quantui.domain.producing.recipes import produced_method
 from quantui.domain.producing.times import making_time
 from quantui.domain.weights.weight_bytes import weight_bytes_per_rank
 from quantui.domain.weights.weight_census import weight_census
