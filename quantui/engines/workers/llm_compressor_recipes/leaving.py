@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
 from quantui_wire import WorkerError, notice
+from streaming_merge import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 ALWAYS = (
     r"re:(.*\.)?(gate|router|shared_expert_gate|gate\.linear|router\.\w+)$",
@@ -56,6 +59,35 @@ def _names(entry: str, name: str) -> bool:
                 exit_code=2,
             ) from error
     return f".{entry}." in f".{name}."
+
+
+def name_in_config(folder: Path) -> None:
+    """Let the written config's ``ignore`` name every matrix that lies in ``folder`` in 16 bit.
+
+    The library lists torch's Linear layers alone. A reader makes layers of other things too: vLLM of
+    routers, and transformers of a head that is tied to the embedding and not stored at all.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    quantization = config["quantization_config"]
+    stored = [
+        tensor
+        for file in checkpoint.weight_files(folder)[0]
+        for tensor in checkpoint.read_shard(file).tensors
+    ]
+    names = {tensor.name for tensor in stored}
+    wide = [
+        tensor.name.removesuffix(".weight")
+        for tensor in stored
+        if tensor.name.endswith(".weight")
+        and len(tensor.shape) == 2
+        and tensor.dtype in checkpoint.MERGEABLE
+        and not _names("embed_tokens", tensor.name)
+    ]
+    head = [] if any("lm_head." in name for name in names) else ["lm_head"]
+    listed = [*(quantization.get("ignore") or ()), *head, *wide]
+    quantization["ignore"] = list(dict.fromkeys(listed))
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def refuse_nothing(left: Sequence[str], names: Sequence[str], architecture: str) -> None:

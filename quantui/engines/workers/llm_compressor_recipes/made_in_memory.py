@@ -6,13 +6,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import quantui_wire as wire
-from peft_merging import side_files
+from peft_merging import base, side_files
 from quantizing import calibration, groups, models, reference
 from quantizing.producing import Made
 from streaming_merge import checkpoint
 
 from llm_compressor_recipes import (
     carrying_out,
+    experts,
     leaving,
     needs,
     precision,
@@ -49,15 +50,14 @@ def make(job: Job, folder: Path, clock: Clock) -> Made:
         source = checkpoint.read_checkpoint(job.model)
         wide = computes_wide(job, source)
         model = models.load_model(dataclasses.replace(job, device="cpu"))
+        experts.take_apart(model, source)
         tokenizer = models.load_tokenizer(job)
-        one_layer_an_expert(model)
         left, linear = choose(model, recipe.ignore)
         refuse(model, job, linear, left, group)
     with clock.phase("compare"):
         compared = reference.compare(job, model)
     samples = calibration.samples(job, tokenizer) if job.calibration else None
-    tokens = int(samples.report["tokens"]) if samples else 0
-    check_room(job, source, tokens, wide=wide)
+    check_room(job, source, samples.ids if samples else [], wide=wide)
     with clock.phase("calibrate"):
         stored = model.dtype
         was = precision.widen(model) if wide else {}
@@ -85,31 +85,27 @@ def computes_wide(job: Job, source: checkpoint.Checkpoint) -> bool:
     if job.on_gpu or not slow:
         return False
     asked = job.calibration or {}
-    tokens = int(asked.get("samples") or 128) * int(asked.get("length") or 512) if asked else 0
-    wanted = needs.ram_bytes(source, job.recipe, tokens, wide=True)
-    return wanted + 700_000_000 <= models.free_ram(job.memory_limit_bytes)
+    length = int(asked.get("length") or 512)
+    tokens = int(asked.get("samples") or 128) * length if asked else 0
+    wanted = needs.ram_bytes(source, job.recipe, tokens, length, wide=True)
+    return wanted + base.LIBRARIES <= models.free_ram(job.memory_limit_bytes)
 
 
-def check_room(job: Job, source: checkpoint.Checkpoint, tokens: int, *, wide: bool) -> None:
+def check_room(
+    job: Job, source: checkpoint.Checkpoint, ids: list[list[int]], *, wide: bool
+) -> None:
     """Refuse work that does not fit beside the loaded model.
 
     Raises:
         WorkerError: ``quantize.not-enough-memory``.
     """
+    tokens, longest = sum(map(len, ids)), max(map(len, ids), default=0)
     # The weights have been loaded, in the checkpoint's own dtype.
-    more = needs.ram_bytes(source, job.recipe, tokens, wide=wide) - source.bytes
+    more = needs.ram_bytes(source, job.recipe, tokens, longest, wide=wide) - source.bytes
     what = f"Calibrating {job.recipe.method} on {tokens} tokens" if tokens else "Rounding"
     models.check_memory(dataclasses.replace(job, device="cpu"), more, what)
     if job.on_gpu:
         models.check_memory(job, needs.layer_bytes(source, job.recipe), what)
-
-
-def one_layer_an_expert(model: Any) -> None:  # noqa: ANN401 - transformers has no stubs
-    """Take experts that are stored as one tensor apart, so that each is calibrated as a layer."""
-    from llmcompressor.modeling.moe.linearize import get_non_linearized_moes, linearize_moe
-
-    if get_non_linearized_moes(model):
-        linearize_moe(model)
 
 
 def choose(model: Any, ignore: tuple[str, ...]) -> tuple[list[str], list[str]]:  # noqa: ANN401
@@ -172,7 +168,8 @@ class Work:
             from llmcompressor.modifiers.transform.awq import AWQModifier
 
             before = same_function.ask(self.job, self.model)
-            self._run([AWQModifier(), self._round(learned=False)], self.ids, "AWQ")
+            scaling = AWQModifier(mappings=smoothing.for_awq(self.model))
+            self._run([scaling, self._round(learned=False)], self.ids, "AWQ")
             with unquantized(self.model):
                 self._refuse_changed(before, "AWQ's scaling")
             call = f"oneshot([AWQModifier(), QuantizationModifier({rounded})])"
@@ -202,7 +199,8 @@ class Work:
             from llmcompressor.modifiers.transform import SmoothQuantModifier
 
             before = same_function.ask(self.job, self.model)
-            smooth = SmoothQuantModifier(smoothing_strength=SMOOTHING)
+            mappings = smoothing.for_smoothquant(self.model)
+            smooth = SmoothQuantModifier(smoothing_strength=SMOOTHING, mappings=mappings)
             self._run([smooth], self.ids, "SmoothQuant")
             self._refuse_changed(before, "SmoothQuant's scaling")
             return f"oneshot([SmoothQuantModifier({SMOOTHING})]); "
@@ -263,3 +261,4 @@ def save(model: Any, source: Path, folder: Path, expected: int) -> None:  # noqa
     # Of the last stage alone; the whole recipe is the result's.
     (folder / "recipe.yaml").unlink(missing_ok=True)
     side_files.copy_side_files(source, source, folder, "base")
+    leaving.name_in_config(folder)

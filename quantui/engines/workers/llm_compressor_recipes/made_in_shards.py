@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peft_merging import side_files
-from quantizing import models, producing, progress
-from quantizing.groups import _EMBEDDING
+from quantizing import groups, models, producing, progress
 from quantizing.producing import Made
 from quantui_wire import WorkerError
 from streaming_merge import checkpoint
@@ -31,9 +30,12 @@ def make(job: Job, folder: Path, clock: Clock) -> Made:
     """Quantize the job's checkpoint into ``folder``, tensor by tensor.
 
     Raises:
-        WorkerError: ``quantize.unsupported-architecture``, ``quantize.not-enough-memory``,
-            ``quantize.producer-failed``.
+        WorkerError: ``quantize.group-size``, ``quantize.unsupported-architecture``,
+            ``quantize.not-enough-memory``, ``quantize.producer-failed``.
     """
+    groups.check_groups(
+        job.model, schemes.group_size(job.recipe), (*job.recipe.ignore, *leaving.ALWAYS)
+    )
     with clock.phase("load"):
         source = checkpoint.read_checkpoint(job.model)
         left = choose(source, job)
@@ -64,6 +66,7 @@ def make(job: Job, folder: Path, clock: Clock) -> Made:
             raise _failed(job, error) from error
     with clock.phase("save"):
         side_files.copy_side_files(source.folder, source.folder, folder, "base")
+        leaving.name_in_config(folder)
     return Made(f"model_free_ptq(scheme={name}, ignore={len(left)} layers)")
 
 
@@ -71,7 +74,7 @@ def choose(source: checkpoint.Checkpoint, job: Job) -> list[str]:
     """Modules of the checkpoint that stay as they are.
 
     All that is no matrix of a linear layer does: embeddings, norms by other names, convolutions. The
-    library takes whatever is named ``weight`` for a linear layer.
+    library takes whatever is named ``weight`` for a linear layer, but for names that end in ``norm``.
 
     Raises:
         WorkerError: ``quantize.unsupported-architecture``, ``quantize.nothing-left``.
@@ -87,9 +90,10 @@ def choose(source: checkpoint.Checkpoint, job: Job) -> list[str]:
     other = [
         name
         for name, tensor in weights.items()
-        if len(tensor.shape) != 2 or _EMBEDDING.search(name)
+        if len(tensor.shape) != 2 or groups.is_embedding(name)
     ]
     linear = [name for name in weights if name not in set(other)]
+    other = [name for name in other if not name.endswith("norm")]
     left = leaving.resolve(job.recipe.ignore, linear)
     leaving.refuse_nothing(left, linear, architecture)
     return [*left, *other]

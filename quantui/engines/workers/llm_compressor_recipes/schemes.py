@@ -76,4 +76,5 @@ def group_size(recipe: Recipe) -> int | None:
     if recipe.method in GROUPED:
         group = 128 if recipe.group_size is None else recipe.group_size
         return None if group == -1 else group
-    return {"w4a8": 128, "nvfp4": 16, "mxfp4": 32, "mxfp8": 32}.get(recipe.method)
+    fixed = {"w4a8": 128, "nvfp4": 16, "mxfp4": 32, "mxfp8": 32, "fp8_block": 128}
+    return fixed.get(recipe.method)

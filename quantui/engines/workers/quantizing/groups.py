@@ -56,10 +56,15 @@ def input_features(model_folder: Path, ignore: Sequence[str]) -> Iterator[tuple[
     transposed = checkpoint.config.get("model_type") == "gpt2"
     for name, tensor in sorted(checkpoint.tensors.items()):
         module, _, part = name.rpartition(".")
-        if part != "weight" or len(tensor.shape) != 2 or _EMBEDDING.search(module):
+        if part != "weight" or len(tensor.shape) != 2 or is_embedding(module):
             continue
         if not ignored(module, ignore):
             yield module, tensor.shape[0 if transposed else 1]
+
+
+def is_embedding(module: str) -> bool:
+    """Whether a module of this name is a table of embeddings, which no group size concerns."""
+    return _EMBEDDING.search(module) is not None
 
 
 def ignored(module: str, ignore: Sequence[str]) -> bool:
