@@ -30,6 +30,7 @@ class Recipe:
     format: str | None = None
     mixed_bits: int | None = None
     rounding: str | None = None
+    iterations: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The recipe as a job has it."""

@@ -33,7 +33,10 @@ def census(folder: Path) -> dict[str, Any]:
     by_module: dict[str, list[Tensor]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         for tensor in read_shard(file).tensors:
-            by_module.setdefault(tensor.name.rpartition(".")[0], []).append(tensor)
+            module = tensor.name.rpartition(".")[0]
+            # What bitsandbytes keeps of a weight stands below its name: weight.absmax, weight.quant_map.
+            if not module.endswith(".weight"):
+                by_module.setdefault(module, []).append(tensor)
     quantized, left = [], []
     for module, tensors in sorted(by_module.items()):
         parts = {tensor.name.rpartition(".")[2]: tensor for tensor in tensors}
