@@ -46,10 +46,15 @@ def resolve(ignore: Sequence[str], names: Iterable[str]) -> list[str]:
     return [name for name in all_names if name in found]
 
 
-def _names(entry: str, name: str) -> bool:
-    if entry.startswith("re:"):
+def refuse_bad_patterns(ignore: Sequence[str]) -> None:
+    """Refuse an entry that is no regular expression.
+
+    Raises:
+        WorkerError: ``quantize.bad-pattern``.
+    """
+    for entry in ignore:
         try:
-            return re.match(entry.removeprefix("re:"), name) is not None
+            re.compile(entry.removeprefix("re:") if entry.startswith("re:") else "")
         except re.error as error:
             raise WorkerError(
                 "quantize.bad-pattern",
@@ -58,6 +63,11 @@ def _names(entry: str, name: str) -> bool:
                 "Correct the pattern, or name the module.",
                 exit_code=2,
             ) from error
+
+
+def _names(entry: str, name: str) -> bool:
+    if entry.startswith("re:"):
+        return re.match(entry.removeprefix("re:"), name) is not None
     return f".{entry}." in f".{name}."
 
 

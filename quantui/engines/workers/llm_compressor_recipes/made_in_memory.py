@@ -39,12 +39,16 @@ def make(job: Job, folder: Path, clock: Clock) -> Made:
     """Quantize the job's model into ``folder``.
 
     Raises:
-        WorkerError: ``quantize.group-size``, ``quantize.unsupported-architecture``,
-            ``quantize.not-enough-memory``, ``quantize.reads-model-wrongly``, ``quantize.changes-model``,
-            ``quantize.producer-failed``, ``calibration.*`` and what loading raises.
+        WorkerError: ``quantize.needs-data``, ``quantize.bad-pattern``, ``quantize.group-size``,
+            ``quantize.nothing-left``, ``quantize.unsupported-architecture``,
+            ``quantize.not-enough-memory``, ``quantize.reads-model-wrongly``,
+            ``quantize.changes-model``, ``quantize.producer-failed``, ``calibration.*`` and what
+            loading raises.
     """
     recipe = job.recipe
     group = schemes.group_size(recipe)
+    schemes.refuse_without_data(recipe, with_data=job.calibration is not None)
+    leaving.refuse_bad_patterns(recipe.ignore)
     groups.check_groups(job.model, group, (*recipe.ignore, *leaving.ALWAYS))
     with clock.phase("load"):
         source = checkpoint.read_checkpoint(job.model)
@@ -122,7 +126,7 @@ def refuse(model: Any, job: Job, linear: list[str], left: list[str], group: int 
     """Refuse before calibration what would fail or go wrong after it.
 
     Raises:
-        WorkerError: ``quantize.group-size``, ``quantize.unsupported-architecture``.
+        WorkerError: ``quantize.bad-pattern``, ``quantize.group-size``, ``quantize.unsupported-architecture``.
     """
     method = job.recipe.method
     if method.startswith("rotations_"):

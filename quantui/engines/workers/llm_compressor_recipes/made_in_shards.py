@@ -30,9 +30,10 @@ def make(job: Job, folder: Path, clock: Clock) -> Made:
     """Quantize the job's checkpoint into ``folder``, tensor by tensor.
 
     Raises:
-        WorkerError: ``quantize.group-size``, ``quantize.unsupported-architecture``,
+        WorkerError: ``quantize.bad-pattern``, ``quantize.group-size``, ``quantize.unsupported-architecture``,
             ``quantize.not-enough-memory``, ``quantize.producer-failed``.
     """
+    leaving.refuse_bad_patterns(job.recipe.ignore)
     groups.check_groups(
         job.model, schemes.group_size(job.recipe), (*job.recipe.ignore, *leaving.ALWAYS)
     )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 LIMITS = {"float32": 0.01, "16 bit": 0.08}
 """The largest relative error of the centred logits, by the dtype that the weights are kept in between.
 
-Measured on a trained Qwen2 of 4.2 M parameters: see the tests of the recipes."""
+Exact in theory. Measured in float32: 6e-7 to 6e-6 on nine tiny models of seven architectures, 0.2 and more
+where a mapping was wrong (Mixtral, Gemma 3, StableLM). In 16 bit each weight is rounded once more."""
 
 
 @dataclass(frozen=True)

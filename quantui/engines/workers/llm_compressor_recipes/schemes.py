@@ -50,6 +50,7 @@ def scheme(recipe: Recipe, *, with_data: bool, scales: Any = None) -> Any:  # no
     Raises:
         WorkerError: ``quantize.unknown-method``.
     """
+    from compressed_tensors.config import CompressionFormat
     from compressed_tensors.quantization import QuantizationArgs, preset_name_to_scheme
 
     found = preset_name_to_scheme(preset(recipe, with_data=with_data), ["Linear"])
@@ -66,9 +67,29 @@ def scheme(recipe: Recipe, *, with_data: bool, scales: Any = None) -> Any:  # no
     # Formats with scales of 8 bit (NVFP4, MXFP4) have said so themselves.
     if scales is not None and found.weights.scale_dtype is None:
         changed["scale_dtype"] = scales
+    if recipe.method == "w4a8":
+        # Two values a byte, as vLLM reads it (0.32, compressed_tensors_w4a8_fp8.py); the library would
+        # store one.
+        found.format = CompressionFormat.pack_quantized
     if changed:
         found.weights = QuantizationArgs(**{**found.weights.model_dump(), **changed})
     return found
+
+
+def refuse_without_data(recipe: Recipe, *, with_data: bool) -> None:
+    """Refuse a method that learns from texts and has been given none.
+
+    Raises:
+        WorkerError: ``quantize.needs-data``.
+    """
+    if recipe.method in ("awq", "gptq", "fp8_static") and not with_data:
+        raise WorkerError(
+            "quantize.needs-data",
+            f"{recipe.method} needs calibration texts.",
+            "It measures what goes into each layer.",
+            "Give some (--calibration), or take the built-in ones.",
+            exit_code=2,
+        )
 
 
 def group_size(recipe: Recipe) -> int | None:
