@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 WINDOW = 512
 """Tokens of a window, as the check of a served model takes them."""
 
+LONGEST_TOKEN = 64
+"""Characters of text that are tokenized for each token wanted: a file of gigabytes costs no more."""
+
 BUILT_IN = "builtin"
 """What the built-in text is called where a path would stand."""
 
@@ -53,6 +56,7 @@ def held_out(model: Path, tokenizer: Any, text: str | None, tokens: int) -> Held
     written = builtin.held_out() if text is None else _read(text)
     prefix = first_tokens(tokenizer)
     size = min(WINDOW, context(model) - 1)
+    written = written[: LONGEST_TOKEN * tokens]
     ids = list(tokenizer(written, add_special_tokens=False)["input_ids"])
     parts = windows.running(ids, size, prefix)
     found = HeldOut([token for part in parts for token in part][:tokens], size, text or BUILT_IN)

@@ -35,19 +35,19 @@ def census(folder: Path) -> dict[str, Any]:
         for tensor in read_shard(file).tensors:
             module = tensor.name.rpartition(".")[0]
             # What bitsandbytes keeps of a weight stands below its name: weight.absmax, weight.quant_map.
-            if not module.endswith(".weight"):
+            if ".weight." not in f"{module}.":
                 by_module.setdefault(module, []).append(tensor)
     quantized, left = [], []
     for module, tensors in sorted(by_module.items()):
         parts = {tensor.name.rpartition(".")[2]: tensor for tensor in tensors}
-        values = next((parts[name] for name in _WEIGHTS if name in parts), None)
-        if values is None:
+        values = [parts[name] for name in _WEIGHTS if name in parts][:1]
+        if not values:
             # Fused experts are parameters of their own names: gate_up_proj, down_proj.
-            values = max(tensors, key=lambda tensor: tensor.nbytes)
-        if values.dtype not in _WIDE:
+            values = [tensor for tensor in tensors if len(tensor.shape) > 1]
+        if any(tensor.dtype not in _WIDE for tensor in values):
             quantized.append(module)
-        elif len(values.shape) > 1:
-            left.append((module, values.nbytes))
+        elif any(len(tensor.shape) > 1 for tensor in values):
+            left.append((module, sum(tensor.nbytes for tensor in values)))
     return {
         "quantized": len(quantized),
         "left": len(left),
