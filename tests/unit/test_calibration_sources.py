@@ -73,6 +73,7 @@ CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"
             "<user>Hi",
         ),
         ({"text": "the text", "messages": None}, "the text"),
+        ({"text": None, "id": 3}, ""),
     ],
 )
 def test_known_fields_of_json_lines_are_read(tmp_path: Path, entry: Any, text: str) -> None:

@@ -225,6 +225,9 @@ def record(entry: object, where: str, render: Callable[[list[dict[str, str]]], s
             return Document((_rendered([*prompt, *completion], where, render),), rendered=True)
         if isinstance(entry.get("content"), str):
             return Document((entry["content"],))
+        if any(name in entry and entry[name] is None for name in _NAMES):
+            # A data set with gaps: counted as empty.
+            return Document(("",))
         names = ", ".join(map(str, list(entry)[:10])) or "none"
         found = f"It has the fields {names}."
     else:
