@@ -18,6 +18,7 @@ MOST_CHARACTERS = 64_000_000
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".parquet")
 
+_NAMES = ("text", "content", "completion", "messages", "conversations")
 _FIELDS = "`text`, `content`, `prompt` and `completion`, or a chat in `messages` or `conversations`"
 
 
