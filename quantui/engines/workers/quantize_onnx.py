@@ -11,7 +11,9 @@ file. The folder holds ``model.onnx``, ``model.onnx.data``, ``genai_config.json`
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sys
 from typing import TYPE_CHECKING, Any
 
 # Found before quantui_wire takes this folder off sys.path.
@@ -35,7 +37,9 @@ BLOCKS = (16, 32, 64, 128, 256)
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Make the ONNX model; the result event says what was made."""
-    return producing.produce(job, needs=NEEDS, make=make)
+    # To the log: where events go to stdout, what the builder prints there would tear them.
+    with contextlib.redirect_stdout(sys.stderr):
+        return producing.produce(job, needs=NEEDS, make=make)
 
 
 def make(job: Job, folder: Path, clock: Clock) -> Made:

@@ -35,8 +35,7 @@ def rehearse(job: Job, folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory(dir=folder) as place:
         try:
-            with contextlib.redirect_stdout(sys.stderr):
-                _create(job, Path(place), "fp32", {"config_only": "true"})
+            _create(job, Path(place), "fp32", {"config_only": "true"})
         # It raises whatever an unexpected config leads it to.
         except Exception as error:
             if producing.is_about_resources(error):
@@ -105,10 +104,7 @@ def _saved(bar: Any) -> tuple[float, float, str] | None:  # noqa: ANN401 - tqdm 
 
 
 class _Layers(io.TextIOBase):
-    """Standard output that goes to the log, and tells of every layer the builder says that it reads.
-
-    To the log and not to where events may go: a worker run by hand has them on stdout.
-    """
+    """Standard output that goes to the log, and tells of every layer the builder says that it reads."""
 
     def __init__(self, total: int | None) -> None:
         self._total = total
