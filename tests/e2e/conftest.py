@@ -6,15 +6,18 @@ import fcntl
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import pytest
 from fixtures.deployment import Deployment, deploy
 from fixtures.merged_zoo import MergedZoo, merge_zoo
+from fixtures.quantized_rows import Row, table
 from fixtures.worker_runs import WORKERS, Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quantui.runtime.engines import Engine
 
 MAKING_THE_DEMO = 1500
@@ -66,3 +69,21 @@ def zoo(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> MergedZoo:
 def deployment(demo: Path, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     """The main job, done once: merged, quantized by bitsandbytes, served, answered, stopped."""
     return deploy(demo, engine, tmp_path_factory.mktemp("deployment"))
+
+
+_QUANTIZED = pytest.StashKey[list[tuple[Row, dict[str, Any]]]]()
+
+
+@pytest.fixture
+def tell_quantized(request: pytest.FixtureRequest) -> Callable[[Row, dict[str, Any]], None]:
+    """Put a quantized model into the table that the session ends with."""
+    rows = request.config.stash.setdefault(_QUANTIZED, [])
+    return lambda row, result: rows.append((row, result))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table of the methods that were made."""
+    rows = config.stash.get(_QUANTIZED, [])
+    if rows:
+        terminalreporter.section("the demo's model, quantized")
+        terminalreporter.write_line(table(rows))
