@@ -67,7 +67,8 @@ def make(job: Job, folder: Path, clock: Clock) -> Made:
         was = precision.widen(model) if wide else {}
         work = Work(job, model, tokenizer, samples.ids if samples else None, left)
         call = work.carry_out(scales=stored if wide else None)
-        precision.narrow(model, was)
+        if wide:
+            precision.narrow(model, was)
     with clock.phase("save"):
         save(model, job.model, folder, source.bytes)
     return Made(
@@ -221,7 +222,7 @@ class Work:
         import torch
 
         wide = "float32" if self.model.dtype == torch.float32 else "16 bit"
-        found = same_function.refuse_changed(before, self.model, what, wide)
+        found = same_function.refuse_changed(self.job, before, self.model, what, wide)
         self.facts["changed_before_rounding"] = found
 
     def _round(self, *, learned: bool) -> Any:  # noqa: ANN401
