@@ -11,7 +11,7 @@ _SHARES = {
     False: {"Calibrating": (0.0, 0.5), "Propagating": (0.5, 1.0)},
     True: {"Calibrating": (0.0, 0.02), "Smoothing": (0.02, 0.98), "Propagating": (0.98, 1.0)},
 }
-"""Where a layer stands at the beginning and the end of each bar; AWQ searches between its two passes, nearly all of the time."""
+"""Where a layer stands at the beginning and the end of each bar; AWQ searches between the passes, most of the time."""
 
 
 class Layers:
