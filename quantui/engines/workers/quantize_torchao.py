@@ -41,11 +41,6 @@ def make(job: Job, folder: Path, clock: Clock) -> Made:
     if recipe.symmetric is False:
         raise unsupported("asymmetric weights", "Its HQQ finds scales alone (hqq_scale_only).")
     groups.check_groups(job.model, group_size(job), (*recipe.ignore, *linear_layers.NEVER))
-    if recipe.bits == 4:
-        wire.notice(
-            "torchao stores 4-bit values one a byte: the result is no smaller than with 8 bits, on disk "
-            "and in memory."
-        )
     return in_transformers.make(job, folder, clock, producer="torchao", config=config)
 
 
@@ -72,6 +67,11 @@ def config(job: Job, left: list[str]) -> in_transformers.Settings:
     from torchao.quantization.granularity import PerAxis, PerGroup
     from transformers import TorchAoConfig
 
+    if job.recipe.bits == 4:
+        wire.notice(
+            "torchao stores 4-bit values one a byte: the result is no smaller than with 8 bits, on disk "
+            "and in memory."
+        )
     group = group_size(job)
     width = f"int{job.recipe.bits}"
     settings = IntxWeightOnlyConfig(

@@ -119,13 +119,24 @@ def odd_sizes(layers: Mapping[str, Any]) -> list[str]:
     """Layers with a side that 32 does not divide: its formats cannot pack them.
 
     auto-round 0.15.1, export/formats/base.py, _check_divisible_by_32, leaves them in 16 bit too.
+
+    Raises:
+        WorkerError: ``quantize.unsupported-architecture``: all are.
     """
-    odd = [
-        name
+    inner = {
+        name: layer
         for name, layer in layers.items()
         if name.rpartition(".")[2] not in linear_layers.HEADS
-        and any(side % 32 for side in layer.weight.shape)
-    ]
+    }
+    odd = [name for name, one in inner.items() if any(side % 32 for side in one.weight.shape)]
+    if odd and len(odd) == len(inner):
+        raise WorkerError(
+            "quantize.unsupported-architecture",
+            "AutoRound could quantize no layer of this model.",
+            f"32 does not divide their sizes: {odd[0]} is {tuple(inner[odd[0]].weight.shape)}.",
+            "Choose a method that takes any size (bitsandbytes).",
+            exit_code=3,
+        )
     if odd:
         notice(
             f"{len(odd)} layers stay in 16 bit, {odd[0]} for one: 32 does not divide their sizes.",

@@ -70,7 +70,7 @@ def choose(
         if not any(part in names[0].split(".") for part in ("experts",))
     ]
     sizes = {names[0]: sum(layers[n].weight.numel() for n in names) for names in units}
-    every = sum(layers[name].weight.numel() for name in layers if name not in left)
+    every = quantized_values(model, left)
     before = answers(model, rows)
     measured: dict[str, float] = {}
     for done, names in enumerate(units):
@@ -88,6 +88,18 @@ def choose(
             wider += names
             taken += sizes[names[0]]
     return Chosen([name for name in layers if name in set(wider)], taken / every, measured)
+
+
+def quantized_values(model: torch.nn.Module, left: Collection[str]) -> int:
+    """Values in the matrices of ``model`` but embeddings and what is ``left``: experts fused into one too."""
+    import torch
+
+    kept = {
+        id(module.weight)
+        for name, module in model.named_modules()
+        if name in left or isinstance(module, torch.nn.Embedding)
+    }
+    return sum(one.numel() for one in model.parameters() if one.dim() > 1 and id(one) not in kept)
 
 
 def united(names: Iterator[str]) -> list[list[str]]:
