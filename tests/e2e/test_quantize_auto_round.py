@@ -6,6 +6,7 @@ All cases run once, in the ``made`` fixture, with few iterations; the tests read
 from __future__ import annotations
 
 import json
+import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 
     from quantui.runtime.engines import Engine
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(
+        os.environ.get("QUANTUI_TEST_ALL_PRODUCERS") != "1",
+        reason="takes minutes: made only with QUANTUI_TEST_ALL_PRODUCERS=1",
+    ),
+]
 
 DATA = {"source": "builtin", "samples": 4, "length": 64, "seed": 0}
 

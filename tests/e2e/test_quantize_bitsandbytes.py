@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,14 @@ from fixtures.rounded import Rounded, recipe, round_all
 if TYPE_CHECKING:
     from quantui.runtime.engines import Engine
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1200)]
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(
+        os.environ.get("QUANTUI_TEST_ALL_PRODUCERS") != "1",
+        reason="takes minutes: made only with QUANTUI_TEST_ALL_PRODUCERS=1",
+    ),
+]
 
 
 def asked(model: str, bits: int = 4, **settings: Any) -> dict[str, Any]:

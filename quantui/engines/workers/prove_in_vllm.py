@@ -28,6 +28,9 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
+TRACK = "enable_weights_track"
+"""The option of vLLM's loader that lets it refuse what lacks tensors."""
+
 SMALLEST_CACHE = 128 << 20
 """Bytes of KV cache for models whose config does not tell what a token takes."""
 
@@ -101,6 +104,8 @@ def load(job: dict[str, Any], asked: proving.Question) -> Any:  # noqa: ANN401 -
 
             if not on_cpu():
                 options["gpu_memory_utilization"] = utilization(asked.model.device)
+            if tracks_weights(asked.model.model):
+                options["model_loader_extra_config"] = {TRACK: True}
             return LLM(
                 model=str(asked.model.model),
                 max_model_len=length,
@@ -116,6 +121,23 @@ def load(job: dict[str, Any], asked: proving.Question) -> Any:  # noqa: ANN401 -
         if producing.is_about_resources(error):
             raise
         raise proving.does_not_load(job["model"], proving.cause(error)) from error
+
+
+def tracks_weights(model: Path) -> bool:
+    """Whether this vLLM can be told to refuse a checkpoint of this format that lacks tensors.
+
+    Of quantized ones it asks that only when told to, and computes with whatever is in memory otherwise
+    (vllm/model_executor/model_loader/default_loader.py). Seen to accept whole checkpoints of
+    compressed-tensors, GPTQ, AWQ, AutoRound and bitsandbytes; torchao's are not tried.
+    """
+    import inspect
+
+    from streaming_merge.checkpoint import read_config
+    from vllm.model_executor.model_loader import default_loader
+
+    quantization = read_config(model).get("quantization_config") or {}
+    known = TRACK in inspect.getsource(default_loader)
+    return known and quantization.get("quant_method") not in (None, "torchao")
 
 
 def on_cpu() -> bool:
