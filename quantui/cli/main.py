@@ -30,6 +30,7 @@ _DESCRIPTION = """\
 From a model and a LoRA adapter to a quantized vLLM server that is proven to
 answer, and can be replayed.
 
+  quantui                         the wizard: hardware, model, method, run, chat
   quantui demo                    try it: no GPU, no Hub, a small model made here
   quantui recommend MODEL         which method works here, fits, and is best
   quantui merge BASE ADAPTER      merge a LoRA adapter, with proof
@@ -61,6 +62,13 @@ def build_parser(arguments: list[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"quantui {__version__}")
+    wizard = parser.add_argument_group("the wizard (quantui alone, in a terminal)")
+    wizard.add_argument(
+        "--hardware",
+        metavar="FILE",
+        dest="wizard_hardware",
+        help="try it on another machine, as `quantui doctor --json` describes it",
+    )
     replay = parser.add_argument_group("replaying a profile")
     replay.add_argument("--profile", metavar="FILE", help="prepare, serve until stopped, check")
     mode = replay.add_mutually_exclusive_group()
@@ -97,13 +105,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = build_parser(arguments)
     args = parser.parse_args(arguments)
     if args.command is None and args.profile is None:
-        if arguments:
+        if args.wizard_hardware is None and arguments:
             parser.error("these options belong to --profile FILE")
-        parser.print_help()
-        return ExitCode.OK
+        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+            if args.wizard_hardware is not None:
+                parser.error("--hardware FILE opens the wizard, which needs a terminal")
+            parser.print_help()
+            return ExitCode.OK
+    if args.wizard_hardware is not None and (args.command or args.profile is not None):
+        parser.error("--hardware FILE before a command opens the wizard; give it after the command")
     if args.command and args.profile is not None:
         parser.error(f"--profile is a command of its own; {args.command} does not go with it")
     module = COMMANDS[args.command][0] if args.command else "quantui.cli.replay"
+    if args.command is None and args.profile is None:
+        module = "quantui.cli.wizard"
     try:
         return int(import_module(module).run(args))
     except QuantuiError as error:

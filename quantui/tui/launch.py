@@ -1,0 +1,19 @@
+"""Start the wizard."""
+
+from __future__ import annotations
+
+
+def launch(hardware: str | None = None) -> int:
+    """Run the wizard until it is left; gives the exit code.
+
+    ``hardware`` is a file that describes another machine (``quantui doctor --json`` writes one): everything can be
+    tried on it but running. Raises QuantuiError ``hardware.*`` for a bad one.
+    """
+    report = None
+    if hardware is not None:
+        from quantui.runtime.described_hardware import described_hardware
+
+        report = described_hardware(hardware)
+    from quantui.tui.app import QuantuiApp
+
+    return QuantuiApp(report, hardware).run() or 0

@@ -1,0 +1,58 @@
+"""Messages between the app's workers and its screens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from quantui.domain.errors import QuantuiError
+    from quantui.domain.hardware import HardwareReport
+    from quantui.runtime.engines import EngineStatus
+    from quantui.tui.run_view import RunView
+
+
+class HardwareProbed(Message):
+    """The machine was read."""
+
+    def __init__(self, report: HardwareReport) -> None:
+        self.report = report
+        super().__init__()
+
+
+class EnginesListed(Message):
+    """The engines were looked at."""
+
+    def __init__(self, engines: tuple[EngineStatus, ...]) -> None:
+        self.engines = engines
+        super().__init__()
+
+
+class RunChanged(Message):
+    """Something happened in a run; what, is in its view. Only the newest is worth handling."""
+
+    def __init__(self, view: RunView) -> None:
+        self.view = view
+        super().__init__()
+
+    def can_replace(self, message: Message) -> bool:
+        """Many a second may come: a newer one stands for those that wait."""
+        return isinstance(message, RunChanged)
+
+
+class RunLost(Message):
+    """A run could not be started, or followed."""
+
+    def __init__(self, error: QuantuiError) -> None:
+        self.error = error
+        super().__init__()
+
+
+class Failed(Message):
+    """Work in the background failed; ``about`` says which: shown where it was asked for."""
+
+    def __init__(self, about: str, error: QuantuiError) -> None:
+        self.about = about
+        self.error = error
+        super().__init__()
