@@ -188,6 +188,12 @@ EVENT_TYPES: dict[str, type[RunEvent]] = {
     )
 }
 
+_ARRAYS = {
+    cls: {field.name: str(field.type).startswith("tuple") for field in dataclasses.fields(cls)}
+    for cls in EVENT_TYPES.values()
+}
+"""Whether a field of an event is a tuple, which JSON makes an array of."""
+
 
 def to_dict(event: RunEvent) -> dict[str, Any]:
     """The JSON form, ``type`` and ``at`` first."""
@@ -204,9 +210,11 @@ def from_dict(data: dict[str, Any]) -> RunEvent:
     cls = EVENT_TYPES.get(str(data.get("type")))
     if cls is None:
         raise ValueError(f"unknown event type {data.get('type')!r}")
-    names = {field.name: field for field in dataclasses.fields(cls)}
+    fields = _ARRAYS[cls]
     kwargs: dict[str, Any] = {
-        key: _frozen(value, names[key].type) for key, value in data.items() if key in names
+        key: _frozen(value) if fields[key] else value
+        for key, value in data.items()
+        if key in fields
     }
     try:
         return cls(**kwargs)
@@ -214,8 +222,8 @@ def from_dict(data: dict[str, Any]) -> RunEvent:
         raise ValueError(f"{cls.type}: {error}") from None
 
 
-def _frozen(value: object, annotation: object) -> object:
+def _frozen(value: object) -> object:
     """JSON arrays back to the tuples that the frozen events hold."""
-    if isinstance(value, list) and str(annotation).startswith("tuple"):
+    if isinstance(value, list):
         return tuple(tuple(item) if isinstance(item, list) else item for item in value)
     return value

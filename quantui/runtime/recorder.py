@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from quantui.domain.events import RunEvent
 
 
+OWNER = "owner.pid"
+"""The file that says which process runs a run; it is gone when no process of the run is left."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Where one run keeps what it writes."""
@@ -36,8 +40,8 @@ class RunFolder:
             path.mkdir(parents=True, mode=0o700)
             # Renamed into place: another quantui that looks for abandoned runs reads it whole.
             partial = path / "owner.pid.partial"
-            partial.write_text(_owner(os.getpid()), encoding="utf-8")
-            partial.replace(path / "owner.pid")
+            partial.write_text(owner_mark(os.getpid()), encoding="utf-8")
+            partial.replace(path / OWNER)
         except OSError as error:
             raise QuantuiError(
                 "run.no-record",
@@ -83,7 +87,7 @@ class Recorder:
 
 def release(folder: RunFolder) -> None:
     """Say that the run's processes are gone; see :func:`clear_abandoned`."""
-    (folder.path / "owner.pid").unlink(missing_ok=True)
+    (folder.path / OWNER).unlink(missing_ok=True)
 
 
 def clear_abandoned() -> list[tuple[str, int]]:
@@ -93,10 +97,10 @@ def clear_abandoned() -> list[tuple[str, int]]:
     belongs to another one now, whatever carries the run's mark is killed.
     """
     cleared: list[tuple[str, int]] = []
-    for path in runs_dir().glob("*/owner.pid"):
+    for path in runs_dir().glob(f"*/{OWNER}"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             owner = path.read_text(encoding="utf-8")
-            if _owner(int(owner.split()[0])) != owner:
+            if not owner_lives(owner):
                 killed = reap_abandoned(path.parent.name)
                 path.unlink(missing_ok=True)
                 if killed:
@@ -104,10 +108,22 @@ def clear_abandoned() -> list[tuple[str, int]]:
     return cleared
 
 
-def _owner(pid: int) -> str:
-    """``PID STARTTIME``: the start time, in clock ticks since boot, tells a reused number."""
+def owner_lives(owner: str) -> bool:
+    """Whether the process that ``owner`` (the text of an ``owner.pid``) names still lives.
+
+    Raises ValueError or IndexError for a text that names none.
+    """
+    return owner_mark(int(owner.split(maxsplit=1)[0])) == owner
+
+
+def owner_mark(pid: int) -> str:
+    """``PID STARTTIME``: the start time, in clock ticks since boot, tells a reused number.
+
+    A process that has ended is gone also while its parent has not asked for its status.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return f"{pid} gone"
-    return f"{pid} {stat.rpartition(')')[2].split()[19]}"
+    fields = stat.rpartition(")")[2].split()
+    return f"{pid} gone" if fields[0] in "ZX" else f"{pid} {fields[19]}"
