@@ -55,6 +55,24 @@ def profile(tmp_path, folders):
     return path
 
 
+def test_without_a_terminal_there_is_no_wizard_but_help(quantui):
+    code, out, _ = quantui()
+    assert code == 0
+    assert "the wizard" in out
+
+
+def test_a_described_machine_needs_a_terminal_for_the_wizard(quantui, tmp_path):
+    code, _, err = quantui("--hardware", tmp_path / "machine.json")
+    assert code == ExitCode.BAD_INPUT
+    assert "needs a terminal" in err
+
+
+def test_the_wizards_machine_is_not_given_to_a_command(quantui, tmp_path):
+    code, _, err = quantui("--hardware", tmp_path / "machine.json", "methods")
+    assert code == ExitCode.BAD_INPUT
+    assert "after the command" in err
+
+
 def test_help_lists_every_exit_code(quantui):
     code, out, _ = quantui("--help")
     assert code == 0

@@ -71,6 +71,17 @@ def test_a_face_loads_no_package_of_an_engine(face):
     assert "textual" not in loaded
 
 
+def test_the_wizard_loads_textual_and_no_package_of_an_engine():
+    loaded = loaded_by("quantui.tui")
+    assert "textual" in loaded
+    assert not loaded & ENGINE_PACKAGES
+
+
+def test_the_first_frame_waits_for_nothing_that_only_later_steps_need():
+    loaded = loaded_by("quantui.tui.app", "quantui.tui.screens.hardware")
+    assert not loaded & {"huggingface_hub", "psutil", "pynvml", "safetensors", "tomlkit"}
+
+
 def programs() -> list[Path]:
     return sorted(WORKERS.rglob("*.py"))
 
