@@ -12,9 +12,8 @@ ON_GPU = 8
 """AutoRound's own batch size."""
 
 TOKENS_ON_CPU = 512
-"""Tokens a step on a CPU: 61 s for the demo's model of 4 million parameters on two cores, where 8 x 512 take
-three times as long. The perplexity is the same: 112.07 and 112.18, and 112.03 in 16 bit (own runs, auto-round
-0.15.1)."""
+"""Tokens a step on a CPU: 8 x 512 took about three times as long for the demo's model of 4 million parameters, on two
+busy cores. The perplexity is the same: 112.07 and 112.18, and 112.03 in 16 bit (own runs, auto-round 0.15.1)."""
 
 
 def equal(samples: Sequence[Sequence[int]]) -> list[list[int]]:
