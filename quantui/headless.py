@@ -23,16 +23,15 @@ from quantui.domain.events import (
     StepStarted,
     to_dict,
 )
-from quantui.domain.formatting import format_bytes, format_rate, format_seconds, hanging
+from quantui.domain.formatting import format_bytes, format_seconds, hanging
 from quantui.domain.run_state import RunState, reduce
+from quantui.domain.run_words import figure_rows, figure_words, progress_words
 from quantui.domain.terminal_text import one_line, sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rich.console import Console
-
-    from quantui.domain.run_state import StepState
 
 
 class Listener(Protocol):
@@ -168,7 +167,7 @@ def living_line(state: RunState, now: float) -> str:
         parts.append(step.id)
         if step.phase and step.phase != step.id:
             parts.append(sanitize(step.phase))
-        parts.append(_progress(step, now))
+        parts.append(progress_words(step, now))
     elif state.ready is not None:
         parts.append(f"serving {sanitize(state.ready.model)}; Ctrl-C stops")
     if state.memory is not None and state.memory.tree_bytes:
@@ -176,22 +175,6 @@ def living_line(state: RunState, now: float) -> str:
     for index, used, total in state.memory.gpus if state.memory else ():
         parts.append(f"GPU {index} {format_bytes(used)} of {format_bytes(total)}")
     return "  ".join(part for part in parts if part)
-
-
-def _progress(step: StepState, now: float) -> str:
-    elapsed = "" if step.started is None else format_seconds(now - step.started)
-    if step.done is None:
-        return elapsed
-    if step.unit == "bytes":
-        amount = f"{format_bytes(step.done)} of {format_bytes(step.total)}"
-    else:
-        total = "?" if step.total is None else f"{step.total:.0f}"
-        amount = f"{step.done:.0f}/{total} {step.unit}"
-    eta, rate = step.eta_s(now), step.rate(now)
-    if eta is None or rate is None:
-        return f"{amount}, estimating..."
-    speed = f"{format_rate(rate)}, " if step.unit == "bytes" else ""
-    return f"{amount}, {speed}{format_seconds(eta)} left"
 
 
 def _stopping() -> list[signal.Signals]:
@@ -248,26 +231,12 @@ def follow(events: Iterable[RunEvent], listener: Listener) -> RunState:
 def measurements(state: RunState) -> list[str]:
     """The figures of a run, predicted beside measured, each with its source."""
     lines: list[str] = []
-    for item in state.measured:
-        value = _figure(item.value, item.unit)
-        predicted = (
-            f" (predicted {_figure(item.predicted, item.unit, 0)})" if item.predicted else ""
-        )
+    for row in figure_rows(state):
+        value, unit = figure_words(row.value, row.unit), row.unit
+        predicted = f" (predicted {figure_words(row.predicted, unit, 0)})" if row.predicted else ""
         base = ""
-        if item.base:
-            change = item.value / item.base - 1
-            base = f" (16 bit: {_figure(item.base, item.unit)}, {change:+.1%})"
-        lines.append(f"{item.name:<14} {value}{predicted}{base}  [{item.source}]")
-    if state.peak_tree_bytes:
-        lines.append(f"{'peak RAM':<14} {format_bytes(state.peak_tree_bytes)}  [all steps]")
-    for index, used in state.peak_gpu_bytes:
-        lines.append(f"{f'peak GPU {index}':<14} {format_bytes(used)}  [NVML, whole card]")
+        if row.base:
+            change = row.value / row.base - 1
+            base = f" (16 bit: {figure_words(row.base, unit)}, {change:+.1%})"
+        lines.append(f"{row.name:<14} {value}{predicted}{base}  [{row.source}]")
     return lines
-
-
-def _figure(value: float, unit: str, digits: int = 2) -> str:
-    """A number in its unit, without zeros that say nothing."""
-    if unit == "bytes":
-        return format_bytes(value)
-    text = f"{value:,.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if digits else text} {unit}".strip()
