@@ -13,12 +13,20 @@ _CHUNK = 1 << 20
 
 
 class LogTail:
-    """New lines of a growing file; progress bars' carriage returns end a line too."""
+    """New lines of a growing file; progress bars' carriage returns end a line too.
 
-    def __init__(self, path: Path) -> None:
+    ``last_bytes``: begin with the whole lines among so many at its end; None: at its beginning.
+    """
+
+    def __init__(self, path: Path, last_bytes: int | None = None) -> None:
         self._path = path
-        self._offset = 0
         self._rest = b""
+        self._offset = 0
+        if last_bytes is not None:
+            with contextlib.suppress(OSError):
+                self._offset = max(0, path.stat().st_size - last_bytes)
+        self.skipped_bytes = self._offset
+        self._within = self._offset > 0
 
     def lines(self, *, final: bool = False) -> list[str]:
         """Complete lines since the last call; with ``final`` also one that has no end yet."""
@@ -28,6 +36,9 @@ class LogTail:
                 self._offset += len(data)
                 self._rest += data
         *whole, self._rest = re.split(rb"[\r\n]+", self._rest)
+        if self._within and whole:
+            del whole[0]
+            self._within = False
         if final and self._rest:
             whole.append(self._rest)
             self._rest = b""

@@ -16,6 +16,7 @@ from quantui.tui.run_view import RunView
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.session import Session
 from quantui.tui.steps import step_named
+from quantui.tui.terminal import Terminal
 from quantui.tui.theme import THEMES
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class QuantuiApp(App[int]):
         """``report`` stands for a machine that ``described_by`` describes; None: this one is probed."""
         super().__init__()
         self.session = Session(described_by)
+        self.terminal = Terminal(self)
+        self.background_count = 0
         self._given = report
         for theme in THEMES:
             self.register_theme(theme)
@@ -154,13 +157,18 @@ class QuantuiApp(App[int]):
         except QuantuiError as error:
             self.post_message(RunLost(error))
         finally:
-            if view.hosted is not None and not view.living:
-                view.hosted.close()
+            # The end is shown at once, the proof that nothing is held any more when it is there.
+            self.post_message(RunChanged(view))
+            view.settle()
+            view.followed = True
             self.post_message(RunChanged(view))
 
     def on_run_changed(self, message: RunChanged) -> None:
-        """Let the step that is shown draw it."""
-        if message.view is self.session.run and self.step is not None:
+        """Let the step that is shown draw it; the terminal's title and bell tell it to who looks elsewhere."""
+        if message.view is not self.session.run:
+            return
+        self.terminal.follow(message.view)
+        if self.step is not None:
             self.step.run_changed()
 
     def on_run_lost(self, message: RunLost) -> None:
