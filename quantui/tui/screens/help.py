@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.screen import Screen
 
-_EVERYWHERE = "everywhere"
-_PALETTE = ("ctrl+p", "every command of quantui, found by its name")
-"""Textual binds the palette by itself and says nothing of it."""
 _KEYS_WIDTH = 16
 
 
@@ -61,7 +58,7 @@ def keys_of(screen: Screen[Any]) -> tuple[KeyHelp, ...]:
     return tuple(sorted(rows, key=lambda row: row.everywhere))
 
 
-_PASSED_OVER = frozenset({"screen.copy_text", "app.help_quit", "app.command_palette", "help_quit"})
+_PASSED_OVER = frozenset({"screen.copy_text", "app.help_quit", "help_quit"})
 
 
 class Help(ModalScreen[None]):
@@ -101,8 +98,8 @@ class Help(ModalScreen[None]):
             parts.append(Content(f"{self._purpose}\n\n"))
         if own:
             parts += [Content.styled("Keys of this screen\n", "bold $primary"), *_rows(own), _GAP]
-        parts.append(Content.styled(f"Keys that work {_EVERYWHERE}\n", "bold $primary"))
-        parts += [*_rows([*everywhere, KeyHelp(*_PALETTE, enabled=True, everywhere=True)]), _GAP]
+        parts.append(Content.styled("Keys that work everywhere\n", "bold $primary"))
+        parts += [*_rows(everywhere), _GAP]
         parts.append(
             Content.styled("Keys in brackets cannot be used at this moment.", "$text-muted")
         )
