@@ -22,13 +22,17 @@ class RunEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(RunEvent):
-    """A run begins; ``steps`` are (id, title) in order."""
+    """A run begins; ``steps`` are (id, title) in order.
+
+    ``plan`` says what it is to do, as :func:`quantui.domain.plan_summary.plan_summary` does; None where no plan is run.
+    """
 
     type: ClassVar[str] = "run.started"
     run_id: str
     steps: tuple[tuple[str, str], ...]
     directory: str
     quantui_version: str
+    plan: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,7 @@ class RunState:
     run_id: str = ""
     directory: str = ""
     started: float | None = None
+    plan: dict[str, Any] | None = None
     steps: tuple[StepState, ...] = ()
     notices: tuple[Notice, ...] = ()
     memory: MemorySample | None = None
@@ -105,7 +106,12 @@ def _change(state: RunState, step_id: str, **changes: Any) -> RunState:  # noqa:
 def _(event: RunStarted, state: RunState) -> RunState:
     steps = tuple(StepState(step_id, title) for step_id, title in event.steps)
     return replace(
-        state, run_id=event.run_id, directory=event.directory, started=event.at, steps=steps
+        state,
+        run_id=event.run_id,
+        directory=event.directory,
+        started=event.at,
+        plan=event.plan,
+        steps=steps,
     )
 
 
