@@ -154,6 +154,8 @@ def _outcome(event: StepFinished) -> str:
             f", {format_bytes(result.get('bytes'))} written, peak {format_bytes(result.get('peak_rss_bytes'))}, "
             f"proven in {sanitize(str(result['proof'].get('runtime')))}"
         )
+    if event.step.startswith("install") and "bytes" in result:
+        return f", {format_bytes(result['bytes'])} on disk"
     if event.step.startswith("download"):
         return f", {format_bytes(result.get('bytes'))}"
     return ""

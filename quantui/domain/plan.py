@@ -19,15 +19,28 @@ if TYPE_CHECKING:
     from quantui.domain.producing.recipe import Recipe
 
 
+TO_INSTALL = "to be installed"
+TO_REINSTALL = "to be installed again"
+
+
 @dataclass(frozen=True)
 class EngineFacts:
-    """The interpreter that will be used, and what is in it."""
+    """The interpreter that will be used, and what is in it.
+
+    ``origin``: where it is from; with ``TO_INSTALL`` and ``TO_REINSTALL`` it is not there (whole) yet, and
+    ``versions`` are those of its lock.
+    """
 
     name: str
     python: str
     origin: str
     on_cpu: bool
     versions: Mapping[str, str]
+
+    @property
+    def absent(self) -> bool:
+        """Whether a step of the plan has to install it."""
+        return self.origin in {TO_INSTALL, TO_REINSTALL}
 
     @property
     def vllm_version(self) -> str:
@@ -62,6 +75,25 @@ class ArtifactKey:
         """The folder's name below the artifact store."""
         slug = re.sub(r"[^A-Za-z0-9._-]+", "-", self.base.rstrip("/").split("/")[-1]).strip(".-")
         return f"{slug[:60] or 'model'}--{self.kind}--{self.digest}"
+
+
+@dataclass(frozen=True)
+class InstallStep:
+    """Make the environment of an engine, or with ``force`` make a broken one anew.
+
+    ``download_bytes`` is what it may fetch at most, ``disk_bytes`` what it takes. The plan was made for
+    ``versions``. ``needed_by``: the kinds of the steps that run in it.
+    """
+
+    kind: ClassVar[str] = "install"
+    id: str
+    title: str
+    engine: str
+    download_bytes: int
+    disk_bytes: int
+    versions: Mapping[str, str]
+    needed_by: tuple[str, ...] = ()
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,7 +219,7 @@ class CheckStep:
     max_perplexity: float | None
 
 
-Step = DownloadStep | MergeStep | QuantizeStep | ServeStep | CheckStep
+Step = InstallStep | DownloadStep | MergeStep | QuantizeStep | ServeStep | CheckStep
 
 
 @dataclass(frozen=True)
@@ -214,7 +246,11 @@ class Plan:
         """
         lines: list[tuple[str, str]] = []
         for step in self.steps:
-            if isinstance(step, DownloadStep):
+            if isinstance(step, InstallStep):
+                force = " --force" if step.force else ""
+                command = f"{program} engine install {shlex.quote(step.engine)} --yes{force}"
+                lines.append((step.title, command))
+            elif isinstance(step, DownloadStep):
                 words = ["hf", "download", str(step.job["repo_id"])]
                 lines.append(
                     (step.title, shlex.join([*words, "--revision", str(step.job["revision"])]))

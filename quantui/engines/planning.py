@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from quantui.domain.adapter_match import check_adapter_fits
@@ -19,7 +17,6 @@ from quantui.domain.methods import method
 from quantui.domain.plan import (
     CalibrationFacts,
     CheckStep,
-    DownloadStep,
     EngineFacts,
     MergeStep,
     Plan,
@@ -28,6 +25,7 @@ from quantui.domain.plan import (
 )
 from quantui.domain.producing.produced import produced_method
 from quantui.domain.producing.recipes import check_makeable, recipe_for
+from quantui.engines.fetching import downloads, install_steps
 from quantui.engines.load_expectation import expectation_of, load_of
 from quantui.engines.memory_options import memory_options
 from quantui.engines.merge_planning import merge_notices, merge_step, model_name
@@ -44,7 +42,6 @@ __all__ = [
     "Facts",
     "build_plan",
     "chosen_gpus",
-    "download_steps",
     "served_name",
 ]
 
@@ -109,7 +106,7 @@ def build_plan(
             draft, facts.model, facts.engine, gpus, recipe, serve=serve, force=force
         )
         notices += forced
-    steps: list[Step] = _downloads(facts)
+    steps: list[Step] = [*install_steps(facts), *downloads(facts)]
     base_path = facts.model.path or ""
     model_path, lora = base_path, None
     merge: MergeStep | None = None
@@ -228,32 +225,6 @@ def chosen_gpus(draft: Draft, facts: Facts) -> tuple[Gpu, ...]:
 def served_name(draft: Draft, facts: Facts) -> str:
     """The name clients use: the profile's, or the last part of the adapter's or model's."""
     return draft.serve.served_name or model_name(facts)
-
-
-def download_steps(
-    model: ModelSpec, adapters: tuple[AdapterSpec, ...]
-) -> list[tuple[str, ModelSpec | AdapterSpec]]:
-    """The id that the download of each would have as a step."""
-    ids = ["download-adapter", *(f"download-adapter-{n}" for n in range(2, len(adapters) + 1))]
-    return [("download-base", model), *zip(ids, adapters, strict=False)]
-
-
-def _downloads(facts: Facts) -> list[Step]:
-    steps: list[Step] = []
-    for step_id, spec in download_steps(facts.model, facts.adapters):
-        job = facts.download_jobs.get(step_id)
-        if job is not None:
-            steps.append(
-                DownloadStep(
-                    id=step_id,
-                    title=f"download {spec.ref}",
-                    argv=(sys.executable, str(PurePath(facts.workers_dir, "download_snapshot.py"))),
-                    job=job,
-                    bytes=spec.download_bytes,
-                    path=spec.path or "",
-                )
-            )
-    return steps
 
 
 def _estimate(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import QuantuiError
+from quantui.domain.plan import TO_INSTALL, TO_REINSTALL, EngineFacts
 from quantui.engines.choice import default_engine_name, producer_engine_name, producing
 from quantui.engines.specs import engine_spec
+from quantui.runtime.engine_install import check_platform
+from quantui.runtime.engine_site import SHOWN
+from quantui.runtime.engine_store import engine_python
 from quantui.runtime.engines import Engine, find_engine
 
 if TYPE_CHECKING:
     from quantui.domain.draft import Draft
     from quantui.domain.hardware import HardwareReport
     from quantui.domain.producing.recipe import Recipe
+    from quantui.engines.specs import EngineSpec
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,45 @@ class EngineNeed:
             if error.code != "engine.lacks-vllm" or self.otherwise is None:
                 raise
         return find_engine(self.name, python=self.python, purpose=self.otherwise)
+
+    def found(self) -> EngineFacts:
+        """What a plan needs to know of :meth:`find`."""
+        engine = self.find()
+        return EngineFacts(
+            engine.name, engine.python, engine.origin, self._on_cpu, versions=engine.versions
+        )
+
+    def facts(self) -> EngineFacts:
+        """:meth:`found`, or of an engine that is absent or broken what it will be once it is installed.
+
+        Raises ``engine.platform`` where it cannot be, and what :meth:`find` raises for an interpreter that is named.
+        """
+        try:
+            return self.found()
+        except QuantuiError as error:
+            origin = _TO_COME.get(error.code)
+            if origin is None:
+                raise
+        spec = engine_spec(self.name)
+        check_platform(spec)
+        python = str(engine_python(self.name))
+        return EngineFacts(self.name, python, origin, self._on_cpu, locked_site(spec))
+
+    @property
+    def _on_cpu(self) -> bool:
+        return engine_spec(self.name).accelerator != "cuda"
+
+
+_TO_COME = {"engine.not-installed": TO_INSTALL, "engine.broken": TO_REINSTALL}
+
+
+def locked_site(spec: EngineSpec) -> dict[str, str]:
+    """What :meth:`.Site.versions` will tell of an environment made from ``spec``."""
+    here = platform.python_version()
+    same = here.startswith(f"{spec.python}.")
+    locked = spec.locked_versions
+    shown = {name: locked[name] for name in SHOWN if name in locked}
+    return {"python": here if same else spec.python, **shown}
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from quantui.domain.adapter_match import base_of, check_adapter_fits
 from quantui.domain.errors import QuantuiError
 from quantui.domain.four_bit import sixteen_bit_base
 from quantui.domain.methods import method
-from quantui.domain.plan import EngineFacts, Plan, ServeStep
+from quantui.domain.plan import Plan, ServeStep
 from quantui.domain.producing.recipes import check_makeable, recipe_for
 from quantui.engines.choice import default_engine_name
-from quantui.engines.planning import Facts, build_plan, download_steps
-from quantui.engines.specs import engine_spec
+from quantui.engines.fetching import download_steps
+from quantui.engines.planning import Facts, build_plan
 from quantui.engines.vllm_server import server_program
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.calibration_source import calibration_facts, check_calibration
-from quantui.runtime.engine_needs import EngineNeeds, engine_needs
+from quantui.runtime.engine_needs import EngineNeed, EngineNeeds, engine_needs
 from quantui.runtime.engines import find_engine
 from quantui.runtime.models import download_job, resolve_adapter, resolve_model, split_revision
 from quantui.runtime.observations import read_observations
@@ -99,31 +99,34 @@ def resolve(
     serve: bool = True,
     make: bool = False,
     hardware: HardwareReport | None = None,
+    install: bool = False,
     progress: Progress | None = None,
     inputs: Inputs | None = None,
 ) -> Facts:
     """The facts for ``draft``; ``inputs`` if :func:`look_up` was asked before.
 
-    Raises QuantuiError for whatever is missing or wrong.
+    With ``install``, an engine that is not there is assumed to be as its lock says: the plan then installs it.
+    Raises QuantuiError for whatever is missing or wrong, with ``install`` also ``engine.platform``.
     """
     inputs = inputs or look_up(draft, serve=serve, make=make, progress=progress)
     hardware = hardware or probe_hardware()
     needs = needed_engines(draft, inputs, serve=serve, hardware=hardware)
-    merging = None if needs.merge is None else needs.merge.find()
-    engine = merging if merging and needs.main == needs.merge else needs.main.find()
+    find = EngineNeed.facts if install else EngineNeed.found
+    merging = None if needs.merge is None else find(needs.merge)
+    engine = merging if merging and needs.main == needs.merge else find(needs.main)
     steps = download_steps(inputs.model, inputs.adapters)
     return Facts(
         model=_placed(inputs.model),
         adapters=tuple(map(_placed, inputs.adapters)),
         hardware=hardware,
-        engine=_engine_facts(engine),
-        merge_engine=_engine_facts(merging or engine),
+        engine=engine,
+        merge_engine=merging or engine,
         artifacts_dir=str(ArtifactStore().root),
         workers_dir=str(WORKERS),
         port=draft.serve.port or free_port(draft.serve.host),
         download_jobs={step: download_job(spec) for step, spec in steps if not spec.complete},
         observations=() if hardware.simulated else read_observations(),
-        quantize_engine=None if needs.quantize is None else _engine_facts(needs.quantize.find()),
+        quantize_engine=None if needs.quantize is None else find(needs.quantize),
         calibration=inputs.calibration,
     )
 
@@ -138,16 +141,6 @@ def needed_engines(
         serve=serve,
         merges=bool(inputs.adapters),
         recipe=inputs.recipe,
-    )
-
-
-def _engine_facts(engine: Engine) -> EngineFacts:
-    return EngineFacts(
-        engine.name,
-        engine.python,
-        engine.origin,
-        on_cpu=engine_spec(engine.name).accelerator != "cuda",
-        versions=engine.versions,
     )
 
 
@@ -167,6 +160,7 @@ def plan_for(
     serve: bool = True,
     make: bool = False,
     force: bool = False,
+    install: bool = False,
     check_arguments: bool = True,
     on_event: Callable[[dict[str, object]], None] | None = None,
     cancel: threading.Event | None = None,
@@ -177,17 +171,24 @@ def plan_for(
     """The plan for ``draft`` on this machine, its vLLM arguments checked against the engine's own parser.
 
     The first check of an engine takes 20 to 30 s (``on_event`` is told), later ones a tenth of one. It is
-    skipped when the profile passes nothing of its own to vLLM. ``make`` and ``out`` are as in :func:`build_plan`.
+    skipped when the profile passes nothing of its own to vLLM, and when the engine is still to be installed.
+    ``make`` and ``out`` are as in :func:`build_plan`, ``install`` as in :func:`resolve`.
     """
-    facts = resolve(draft, serve=serve, make=make, progress=progress, inputs=inputs)
+    facts = resolve(
+        draft, serve=serve, make=make, install=install, progress=progress, inputs=inputs
+    )
     plan = build_plan(draft, facts, serve=serve, make=make, force=force, out=out)
     step = plan.step("serve")
-    if check_arguments and draft.serve.extra_args and isinstance(step, ServeStep):
-        from quantui.runtime.capabilities import engine_capabilities
+    if not (check_arguments and draft.serve.extra_args and isinstance(step, ServeStep)):
+        return plan, facts
+    if plan.engine.absent:
+        text = f"serve.extra_args are checked by vLLM itself: {plan.engine.name} is not there yet."
+        return replace(plan, notices=(*plan.notices, text)), facts
+    from quantui.runtime.capabilities import engine_capabilities
 
-        engine = chosen_engine(draft.engine, facts.hardware)
-        capabilities = engine_capabilities(engine, cancel=cancel, on_event=on_event)
-        capabilities.check_arguments(step.argv[len(server_program(plan.engine)) :])
+    engine = chosen_engine(draft.engine, facts.hardware)
+    capabilities = engine_capabilities(engine, cancel=cancel, on_event=on_event)
+    capabilities.check_arguments(step.argv[len(server_program(plan.engine)) :])
     return plan, facts
 
 

@@ -16,7 +16,6 @@ from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.events import (
     Answered,
-    Measured,
     Notice,
     RunEvent,
     RunFinished,
@@ -25,10 +24,19 @@ from quantui.domain.events import (
     StepFinished,
     StepStarted,
 )
-from quantui.domain.plan import CheckStep, DownloadStep, MergeStep, QuantizeStep, ServeStep
-from quantui.domain.units import GIB
+from quantui.domain.plan import (
+    CheckStep,
+    DownloadStep,
+    InstallStep,
+    MergeStep,
+    QuantizeStep,
+    ServeStep,
+)
+from quantui.domain.plan_summary import plan_summary
 from quantui.runtime.artifacts import ArtifactStore
+from quantui.runtime.install_run import check_installs, needless_installs, run_install
 from quantui.runtime.load_record import OUT_OF_MEMORY, keep_load
+from quantui.runtime.measured import measured
 from quantui.runtime.merge_run import run_merge
 from quantui.runtime.merged_copy import after_quantizing, spared_steps
 from quantui.runtime.os_errors import os_error
@@ -93,6 +101,7 @@ class Runner:
             steps=tuple((step.id, step.title) for step in self.plan.steps),
             directory=str(self.folder.path),
             quantui_version=__version__,
+            plan=plan_summary(self.plan),
         )
         try:
             for run_id, count in clear_abandoned():
@@ -101,12 +110,14 @@ class Runner:
             for text in self.plan.notices:
                 yield Notice(at=time.time(), level="info", text=text)
             self._context.start()
+            spared = spared_steps(self.plan, self.store)
+            spared |= needless_installs(self.plan, self.store, spared)
+            # Before the hours a merge may take, not after them.
+            check_installs(self.plan, spared)
             for step in self.plan.steps:
                 if isinstance(step, ServeStep):
-                    # Before the hours a merge may take, not after them.
                     check_can_serve(step)
             try:
-                spared = spared_steps(self.plan, self.store)
                 for step in self.plan.steps:
                     yield from self._spare(step) if step.id in spared else self._step(step)
             except QuantuiError as caught:
@@ -148,7 +159,10 @@ class Runner:
     def _step(self, step: Step) -> Iterator[RunEvent]:
         started = time.monotonic()
         try:
-            if isinstance(step, DownloadStep):
+            if isinstance(step, InstallStep):
+                yield StepStarted(at=time.time(), step=step.id)
+                result = yield from run_install(self._context, step)
+            elif isinstance(step, DownloadStep):
                 yield StepStarted(at=time.time(), step=step.id)
                 result = yield from run_worker(self._context, step.id, step.argv, step.job)
             elif isinstance(step, MergeStep):
@@ -202,68 +216,9 @@ class Runner:
             tokens=answer["tokens"],
             seconds=answer["seconds"],
         )
-        yield from self._measured(server, result)
+        tree = self._context.server_tree_bytes if self.plan.engine.on_cpu else 0
+        yield from measured(self.plan.estimate, server.figures, result, tree_bytes=tree)
         return result
-
-    def _measured(self, server: Server, result: dict[str, Any]) -> Iterator[RunEvent]:
-        """vLLM's own figures beside the estimate."""
-        estimate, at = self.plan.estimate, time.time()
-        figures, answer = server.figures, result["answer"]
-        log = "vLLM's log"
-        if "weight_memory" in figures:
-            value = figures["weight_memory"] * GIB
-            yield Measured(
-                at=at,
-                name="weights",
-                value=value,
-                unit="bytes",
-                source=log,
-                predicted=float(estimate.weight_bytes),
-            )
-        tokens = result.get("kv_cache_tokens") or figures.get("kv_cache_tokens")
-        if tokens:
-            yield Measured(
-                at=at,
-                name="KV cache",
-                value=float(tokens),
-                unit="tokens",
-                source="vLLM's /metrics",
-                predicted=float(estimate.kv_cache_tokens),
-            )
-        if self.plan.engine.on_cpu and self._context.server_tree_bytes:
-            yield Measured(
-                at=at,
-                name="RAM of vLLM",
-                value=float(self._context.server_tree_bytes),
-                unit="bytes",
-                source="resident minus shared, /proc",
-                predicted=float(estimate.total_bytes),
-            )
-        if answer.get("first_token_seconds") is not None:
-            yield Measured(
-                at=at,
-                name="first token",
-                value=answer["first_token_seconds"],
-                unit="s",
-                source="one streamed request",
-            )
-            after = answer["seconds"] - answer["first_token_seconds"]
-            if answer["tokens"] > 1 and after > 0:
-                yield Measured(
-                    at=at,
-                    name="decoding",
-                    value=(answer["tokens"] - 1) / after,
-                    unit="tokens/s",
-                    source="one streamed request",
-                )
-        if "perplexity" in result:
-            yield Measured(
-                at=at,
-                name="perplexity",
-                value=result["perplexity"]["perplexity"],
-                unit="",
-                source=f"{result['perplexity']['tokens']} tokens of check.text, served",
-            )
 
     def _keep_load(self, error: QuantuiError | None) -> None:
         """What the load took teaches the next estimate, also when the model did not fit."""

@@ -73,7 +73,7 @@ def run_worker(
                     result = message
                 elif kind == "error":
                     error = QuantuiError.from_dict(message)
-                elif (event := _event(step, kind, message, within)) is not None:
+                elif (event := event_of(step, kind, message, within)) is not None:
                     yield event
             for line in tail.lines(final=gone):
                 yield LogLine(at=time.time(), step=step, text=line)
@@ -125,8 +125,10 @@ def _read_messages(process: KeptProcess, buffer: bytes) -> tuple[bytes, list[dic
     return rest, messages, ended
 
 
-def _event(step: str, kind: object, message: dict[str, Any], within: str) -> RunEvent | None:
-    """The event of a worker's message; None for one that is none, which costs the run nothing."""
+def event_of(
+    step: str, kind: object, message: Mapping[str, Any], within: str = ""
+) -> RunEvent | None:
+    """The event of a worker's message (an install speaks alike); None for one that is none, which costs nothing."""
     at = time.time()
     if kind == "progress":
         done, total = _number(message.get("done")), _number(message.get("total"))
