@@ -81,6 +81,15 @@ class RunView:
         return "" if self.state.finished is None else self.state.finished.outcome
 
     @property
+    def last_step(self) -> str:
+        """The id of the step that runs, else of the last that ran: its log is the one to read."""
+        begun = [step.id for step in self.state.steps if step.started is not None]
+        if self.serving or (self.state.ready is not None and not self.living):
+            return "serve" if self.state.step("serve") else begun[-1]
+        current = self.state.current
+        return current.id if current else begun[-1] if begun else "host"
+
+    @property
     def gave_back(self) -> bool:
         """Whether it was seen that the run holds nothing any more."""
         return self.freed is not None and self.freed.gave_back(self.before)

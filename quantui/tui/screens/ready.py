@@ -1,0 +1,328 @@
+"""The served model: talk to it, see what was predicted and measured, take the snippets, keep it or stop it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input, Static
+
+from quantui.domain.formatting import format_seconds
+from quantui.domain.run_words import figure_rows
+from quantui.domain.terminal_text import one_line, sanitize
+from quantui.tui.run_words import compared, run_rows
+from quantui.tui.screens.ask import Ask, Reply
+from quantui.tui.screens.step import StepScreen
+from quantui.tui.talk import Talk
+from quantui.tui.widgets.chat_box import ChatBox
+from quantui.tui.widgets.run_memory import RunMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from quantui.domain.choosing.recommendation import Row
+    from quantui.tui.run_view import RunView
+
+
+class ReadyScreen(StepScreen):
+    """Shown while ``session.run`` serves. Wide: chat left, figures right; narrow: `m` goes between them."""
+
+    NAME = "ready"
+    HELP = (
+        "The model is served by vLLM at the address on top, as OpenAI's API has it. Escape leaves the chat's input, "
+        "so that the other keys work. What was predicted stands beside what was measured. k keeps the server "
+        "running when quantui is left; x stops it and checks that its memory is back."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,i", "chat", "chat"),
+        Binding("m", "facts", "figures"),
+        Binding("tab", "snippet", "snippet", priority=True, show=False),
+        Binding("y", "copy", "copy"),
+        Binding("s", "save", "save"),
+        Binding("k", "keep", "keep & quit"),
+        Binding("x", "stop", "stop"),
+        Binding("l", "log", "log", show=False),
+        Binding("t", "system", "system prompt", show=False),
+    ]
+    DEFAULT_CSS = """
+    ReadyScreen #where { height: auto; max-height: 3; }
+    ReadyScreen #both { height: 1fr; }
+    ReadyScreen #facts { width: 1fr; height: 1fr; }
+    ReadyScreen.-wide #facts { padding-left: 2; }
+    ReadyScreen #chatting { width: 1fr; height: 1fr; }
+    ReadyScreen #system { display: none; height: 1; border: none; background: $panel; padding: 0 1; }
+    ReadyScreen #system.-there { display: block; }
+    ReadyScreen #facts Static { height: auto; margin-bottom: 1; }
+    ReadyScreen #facts RunMemory { height: 10; margin-bottom: 1; }
+    ReadyScreen.-narrow #facts { display: none; }
+    ReadyScreen.-narrow.-facts #facts { display: block; }
+    ReadyScreen.-narrow.-facts #chatting { display: none; }
+    """
+
+    class Snippets(Message):
+        """How to use the endpoint from elsewhere: name to text."""
+
+        def __init__(self, texts: dict[str, str], key: str | None) -> None:
+            self.texts = texts
+            self.key = key
+            super().__init__()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._snippets: dict[str, str] = {}
+        self._shown = 0
+        self._asked_at: str = ""
+
+    @property
+    def view(self) -> RunView | None:
+        """The run, None when there is none (any more)."""
+        return self.session.run
+
+    @property
+    def talk(self) -> Talk:
+        """The conversation with this server; another one begins with another run."""
+        run_id = self.view.state.run_id if self.view else ""
+        kept = self.session.places.get("talk")
+        if kept is None or kept[0] != run_id:
+            kept = self.session.places["talk"] = (run_id, Talk())
+        talk: Talk = kept[1]
+        return talk
+
+    def compose_body(self) -> Iterable[Widget]:
+        """The endpoint, the chat, the figures."""
+        yield Static(id="where", markup=False)
+        with Horizontal(id="both"):
+            with Vertical(id="chatting"):
+                yield Input(
+                    self.talk.system,
+                    placeholder="System prompt; Enter takes it, empty for none",
+                    id="system",
+                )
+                yield ChatBox(self.talk, id="chat")
+            with VerticalScroll(id="facts"):
+                yield Static(id="figures", markup=False)
+                yield RunMemory(id="memory")
+                yield Static(id="snippet", markup=False)
+
+    def on_mount(self) -> None:
+        """The chat's input has the focus."""
+        self.query_one("#say").focus()
+        self._learn()
+        self.call_after_refresh(self.run_changed)
+
+    def on_screen_resume(self) -> None:
+        """The server may have ended while another screen was above this one."""
+        self.call_after_refresh(self.run_changed)
+
+    @work(thread=True, group="snippets", exit_on_error=False)
+    def _learn(self) -> None:
+        """The API key, and the snippets: both need modules that are not loaded yet."""
+        from quantui.domain.errors import QuantuiError
+        from quantui.domain.plan import ServeStep
+        from quantui.runtime.chat import snippets
+        from quantui.runtime.server import api_key
+
+        view = self.view
+        ready = view.state.ready if view else None
+        if view is None or ready is None:
+            return
+        step = view.plan.step("serve") if view.plan else None
+        key = None
+        variable = step.api_key_env if isinstance(step, ServeStep) else None
+        if variable and isinstance(step, ServeStep):
+            try:
+                key = api_key(step)
+            except QuantuiError:
+                key = None
+        chat = view.plan is None or view.plan.model.has_chat_template
+        texts = snippets(ready.url, ready.model, key_env=variable, chat=chat)
+        self.post_message(self.Snippets(texts, key))
+
+    def on_ready_screen_snippets(self, message: Snippets) -> None:
+        """Everything that the chat needs is there."""
+        view = self.view
+        self._snippets = message.texts
+        if view is not None and view.state.ready is not None:
+            ready = view.state.ready
+            self.query_one(ChatBox).connect(ready.url, ready.model, message.key)
+        self._show_snippet()
+
+    # --- what is shown
+
+    def run_changed(self) -> None:
+        """Draw what changes; a server that has ended is no longer ready."""
+        view = self.view
+        if view is None or not self.is_mounted:
+            return
+        if not view.living or view.cancelling:
+            if self.app.screen is self:
+                self.wizard.go("failure" if view.outcome == "failed" else "run")
+            return
+        self._show_where(view)
+        self._show_figures(view)
+        self.query_one(RunMemory).show(view)
+        self.update_rail()
+
+    def _show_where(self, view: RunView) -> None:
+        ready = view.state.ready
+        if ready is None:
+            return
+        after = f"ready {format_seconds(ready.seconds)} after its start"
+        background = " · in the background already" if view.detached else ""
+        lines = [
+            Content.assemble(
+                Content.styled(f"✓ {ready.url}", "bold $text-success"),
+                Content.styled(f"  as {one_line(ready.model)}", "bold"),
+                Content.styled(f"  {after}{background}", "$text-muted"),
+            )
+        ]
+        warnings = [one.text for one in view.state.notices if one.level == "warning"]
+        if warnings:
+            more = f" ({len(warnings)} warnings: w)" if len(warnings) > 1 else ""
+            lines.append(Content.styled(f"! {one_line(warnings[-1])}{more}", "$text-warning"))
+        self.query_one("#where", Static).update(Content("\n").join(lines))
+
+    def _show_figures(self, view: RunView) -> None:
+        rows = figure_rows(view.state)
+        if self._asked_at == (told := repr(rows)):
+            return
+        self._asked_at = told
+        lines = [Content.styled("measured (w: formulas and sources)", "bold")]
+        width = max((len(row.name) for row in rows), default=0)
+        lines += [Content(f"{row.name:<{width}}  {compared(row)}") for row in rows]
+        if view.state.answer is not None:
+            lines.append(
+                Content.styled(f"asked   {one_line(view.state.answer.prompt)}", "$text-muted")
+            )
+            lines.append(
+                Content.styled(f"answer  {one_line(view.state.answer.text)}", "$text-muted")
+            )
+        self.query_one("#figures", Static).update(Content("\n").join(lines))
+
+    def _show_snippet(self) -> None:
+        if not self._snippets:
+            return
+        names = list(self._snippets)
+        tabs = [
+            Content.styled(
+                f"[{name}]" if at == self._shown else f" {name} ",
+                "bold" if at == self._shown else "$text-muted",
+            )
+            for at, name in enumerate(names)
+        ]
+        head = Content.assemble(*tabs, Content.styled("  tab: next, y: copy", "$text-muted"))
+        text = sanitize(self._snippets[names[self._shown]], keep_newlines=True)
+        self.query_one("#snippet", Static).update(Content("\n").join([head, Content(text)]))
+
+    def why(self) -> Sequence[Row]:
+        """Predicted and measured figures with their sources, and every notice."""
+        return run_rows(self.view) if self.view is not None else ()
+
+    # --- keys
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Figures have a key of their own only where they do not stand beside the chat."""
+        if action == "next":
+            return False
+        if action == "why":
+            return True if self.view is not None else None
+        if action == "facts":
+            return self.has_class("-narrow")
+        if action == "save":
+            return True if self.session.draft is not None else None
+        if action == "snippet":
+            return bool(self._snippets) and self._facts_shown()
+        if action == "copy":
+            return True if self._snippets else None
+        return super().check_action(action, parameters)
+
+    def _facts_shown(self) -> bool:
+        return not self.has_class("-narrow") or self.has_class("-facts")
+
+    def action_chat(self) -> None:
+        """Back to the chat's input."""
+        self.remove_class("-facts")
+        self.query_one("#say").focus()
+
+    def action_facts(self) -> None:
+        """From the chat to the figures, or back."""
+        self.toggle_class("-facts")
+        self.query_one("#facts" if self.has_class("-facts") else "#say").focus()
+        self.refresh_bindings()
+
+    def action_snippet(self) -> None:
+        """The next snippet."""
+        self._shown = (self._shown + 1) % max(1, len(self._snippets))
+        self._show_snippet()
+
+    def action_copy(self) -> None:
+        """Copy the snippet that is shown (OSC 52)."""
+        name = list(self._snippets)[self._shown]
+        self.app.copy_to_clipboard(self._snippets[name])
+        self.notify(f"Copied the {name} snippet.", markup=False)
+
+    def action_save(self) -> None:
+        """Save the profile."""
+        from quantui.tui.saving import save_profile
+
+        save_profile(self)
+
+    def action_log(self) -> None:
+        """The server's log."""
+        from quantui.tui.screens.log import LogScreen
+
+        view = self.view
+        if view is not None and view.hosted is not None:
+            self.app.push_screen(LogScreen(Path(view.hosted.log(view.last_step))))
+
+    def action_system(self) -> None:
+        """Ask for the system prompt."""
+        self.remove_class("-facts")
+        system = self.query_one("#system", Input)
+        system.add_class("-there")
+        system.focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Take the system prompt; it holds from the next question on."""
+        if event.input.id == "system":
+            self.talk.system = event.value.strip()
+            event.input.set_class(bool(self.talk.system), "-there")
+            self.query_one("#say").focus()
+
+    def action_keep(self) -> None:
+        """Keep serving without this window, and quit."""
+        from quantui.tui.leaving import keep_and_leave
+
+        keep_and_leave(self.wizard)
+
+    def action_stop(self) -> None:
+        """Ask, then stop the server."""
+        body = "Every process of the server ends, and it is checked that its memory is back."
+        replies = [Reply("on", "g", "go on serving"), Reply("stop", "x", "stop it")]
+        self.app.push_screen(Ask("Stop the server?", body, replies), self._replied)
+
+    def action_back(self) -> None:
+        """Stop an answer that streams; else to Review, the server being asked about."""
+        if self.query_one(ChatBox).stop():
+            return
+        body = "It goes on serving while you look at the review; b brings you back to it."
+        replies = [
+            Reply("keep", "k", "keep it serving, and go to the review"),
+            Reply("stop", "x", "stop it"),
+        ]
+        self.app.push_screen(Ask("Leave the server?", body, replies), self._replied)
+
+    def _replied(self, reply: str | None) -> None:
+        view = self.view
+        if reply == "keep":
+            self.wizard.go("review")
+        elif reply == "stop" and view is not None and view.living:
+            view.cancel()
+            self.wizard.go("run")
