@@ -14,7 +14,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from quantui.domain.terminal_text import one_line
+from quantui.domain.terminal_text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,10 +212,15 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
             tone = style
             if cell.tone and not plain:
                 tone += self.get_component_rich_style(f"row-table--{cell.tone}", partial=True)
-            text = fitted(one_line(cell.text), taken, right=column.right)
+            text = fitted(sanitize(cell.text), taken, right=column.right)
             segments.append(Segment(text, tone))
             segments.append(Segment(" " * _GAP, style))
         return Strip(segments).adjust_cell_length(width, style)
+
+    def width_of(self, title: str) -> int:
+        """Cells that a column has now; 0 where it is left out."""
+        width = self.scrollable_content_region.width
+        return next(taken for column, taken in self._layout(width) if column.title == title)
 
     def _layout(self, width: int) -> list[tuple[Column, int]]:
         """Each column with the cells it gets, 0 where there is no room for it."""
