@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE
-from quantui.domain.draft import Draft
+from quantui.domain.draft import SECTIONS, Draft, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from quantui.domain.choosing.recommendation import Choice
+    from quantui.domain.choosing.recommendation import Choice, Recommendation
 
 Options = dict[tuple[str, str], Any]
 """Options of the profile that were set by hand: (section, name) to value."""
@@ -30,6 +30,24 @@ _CLEARS: dict[str, tuple[str, ...]] = {
     "adapter_revision": ("method",),
 }
 """What an answer takes with it when it changes. Options of quantization go with the model; those of serving stay."""
+
+_ANSWERED = frozenset(
+    {
+        ("model", "id"),
+        ("model", "revision"),
+        ("adapter", "id"),
+        ("adapter", "revision"),
+        ("serve", "max_model_len"),
+        ("serve", "tensor_parallel"),
+        ("serve", "visible_devices"),
+        ("serve", "dtype"),
+        ("serve", "enforce_eager"),
+        ("engine", "name"),
+    }
+)
+"""Options that answers stand for, or that :func:`draft_of` sets with a method."""
+
+_EXTRA = ("serve", "extra_args")
 
 _WORDS = {
     "context": "the context length",
@@ -95,6 +113,51 @@ def key_of(choice: Choice) -> str:
     return choice.method if choice.variant is None else f"{choice.method}={choice.variant.ref}"
 
 
+def why_not_from_here(choice: Choice) -> str:
+    """Why quantui cannot go from ``choice`` to a served model by itself, in words; empty where it can."""
+    if not choice.ready:
+        return choice.needs or "It needs a checkpoint that does not exist yet."
+    if choice.serve_adapter == "lora":
+        whose = "This checkpoint is quantized" if choice.variant else "The base cannot take it in"
+        return (
+            f"{whose}: the adapter could only be kept beside it at run time. quantui merges adapters into 16-bit "
+            "weights; `vllm serve --enable-lora` serves them unmerged."
+        )
+    return ""
+
+
+def best_from_here(recommendation: Recommendation) -> Choice | None:
+    """The best choice that quantui gets to by itself; None when there is none."""
+    found = recommendation.choices
+    return next((choice for choice in found if not why_not_from_here(choice)), None)
+
+
+def answers_of(draft: Draft, before: Answers) -> Answers:
+    """The answers that an opened profile stands for; what it does not tell is as in ``before``.
+
+    Its further options are kept as set by hand, but for those that follow from the choice of a method.
+    """
+    kept: dict[tuple[str, str], Any] = {}
+    for section, cls in SECTIONS.items():
+        if section in ("recorded", "quantization"):
+            continue
+        chosen, plain = getattr(draft, section), cls()
+        for name in options_of(cls):
+            value = getattr(chosen, name)
+            if value != getattr(plain, name) and (section, name) not in _ANSWERED:
+                kept[section, name] = value
+    return dataclasses.replace(
+        before,
+        model=draft.model.id or None,
+        revision=draft.model.revision,
+        adapter=draft.adapter.id,
+        adapter_revision=draft.adapter.revision,
+        context=draft.serve.max_model_len or before.context,
+        method=draft.quantization.method,
+        options={**kept, **before.options},
+    )
+
+
 def draft_of(
     answers: Answers, choice: Choice, context: int, all_gpus: tuple[int, ...] = ()
 ) -> Draft:
@@ -118,9 +181,12 @@ def draft_of(
     draft = draft.with_option("serve", "max_model_len", context)
     if choice.tensor_parallel > 1:
         draft = draft.with_option("serve", "tensor_parallel", choice.tensor_parallel)
+    options = answers.options
     if choice.pipeline_parallel > 1:
         more = {"pipeline-parallel-size": choice.pipeline_parallel}
         draft = draft.with_option("serve", "extra_args", more)
+        if _EXTRA in options:
+            options = {**options, _EXTRA: {**more, **options[_EXTRA]}}
     if choice.on_cpu:
         draft = draft.with_option("engine", "name", "vllm-cpu")
     elif set(choice.gpus) != set(all_gpus):
@@ -129,7 +195,7 @@ def draft_of(
         draft = draft.with_option("serve", "dtype", choice.support.dtype)
     if choice.support.eager:
         draft = draft.with_option("serve", "enforce_eager", value=True)
-    return with_options(draft, answers.options)
+    return with_options(draft, options)
 
 
 def with_options(draft: Draft, options: Mapping[tuple[str, str], Any]) -> Draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quantui.domain.answers import Answers, draft_of, key_of, with_options
+from quantui.domain.answers import Answers, best_from_here, draft_of, key_of, with_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ class Session:
         for one in found.choices:
             if picked is not None and key_of(one) == picked:
                 return one
-        return found.first_ready if picked is None else None
+        return best_from_here(found) if picked is None else None
 
     @property
     def draft(self) -> Draft | None:

@@ -120,6 +120,7 @@ def _training_fit(
         reasons=reasons,
         missing_bytes=max(0, -room),
         smallest_change=None,
+        asked_bytes=0,
     )
 
 

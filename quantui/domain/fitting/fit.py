@@ -140,6 +140,7 @@ def _answer(room: Room, request: FitRequest) -> Fit:
         max_model_len=request.context or max(min(room.limit, LEAST_CONTEXT), safe),
         budget=budget,
         missing=missing,
+        asked_bytes=int(wanted),
     )
 
 
@@ -180,6 +181,7 @@ def _fit(
     max_model_len: int | None,
     budget: int | None,
     missing: int,
+    asked_bytes: int | None = None,
 ) -> Fit:
     weights, peak = room.weights, pool.transient
     other, other_low, other_high = room.other
@@ -248,4 +250,5 @@ def _fit(
         missing_bytes=missing,
         device=room.device.name,
         graphs_in_budget=room.rules.graphs_in_budget,
+        asked_bytes=asked_bytes,
     )

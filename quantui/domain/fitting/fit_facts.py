@@ -135,6 +135,8 @@ class Fit:
     graphs_in_budget: bool = True
     """Whether this vLLM takes the graphs out of the budget; else they come on top."""
     smallest_change: Change | None = None
+    asked_bytes: int | None = None
+    """What the asked requests take of the cache, all at once; None: not computed."""
 
     @property
     def figures(self) -> dict[str, Figure]:

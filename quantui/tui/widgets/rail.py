@@ -27,12 +27,6 @@ class Rail(Widget, can_focus=False):
         background: $panel;
         padding: 0 1;
     }
-    .-wide Rail {
-        dock: left;
-        width: 27;
-        height: 1fr;
-        padding: 1 1;
-    }
     """
 
     def __init__(self, step: str, session: Session) -> None:
