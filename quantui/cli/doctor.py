@@ -10,14 +10,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
-from quantui.cli.engine import for_this_machine
 from quantui.cli.output import console, print_json
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.hardware import Problem
 from quantui.domain.hardware_checks import usable_gpus
 from quantui.domain.terminal_text import sanitize
-from quantui.engines.choice import default_engine_name, family_member, machine_problems
+from quantui.runtime.engine_advice import engine_fix, engine_problems, for_this_machine
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +75,7 @@ def document(
     return {
         "quantui_version": __version__,
         **report.to_dict(),
-        "engines": [{**engine.to_dict(), "fix": _engine_fix(engine)} for engine in engines],
+        "engines": [{**engine.to_dict(), "fix": engine_fix(engine)} for engine in engines],
         "caches": [asdict(cache) for cache in caches],
     }
 
@@ -88,58 +87,6 @@ def _engines() -> tuple[list[EngineStatus], tuple[Problem, ...]]:
         return list_engines(), ()
     except QuantuiError as error:
         return [], (Problem(error.code, error.what, error.why, error.fix),)
-
-
-def engine_problems(engines: Iterable[EngineStatus], report: HardwareReport) -> tuple[Problem, ...]:
-    """What is wrong with the engines; a note when none can serve on this machine yet."""
-    engines = list(engines)
-    wanted = default_engine_name(report)
-    found = [
-        Problem(
-            code=f"engine.{engine.state}",
-            what=f"The engine {engine.spec.name} is {engine.state}.",
-            why=engine.problem,
-            fix=_engine_fix(engine),
-            severity="note" if engine.state == "outdated" else "warning",
-        )
-        for engine in engines
-        if engine.problem
-    ]
-    found.extend(
-        Problem(
-            code="engine.unsuited",
-            what=f"The engine {engine.spec.name} does not suit this machine.",
-            why=text,
-            fix="" if engine.spec.name == own else f"Use the engine {own}.",
-        )
-        for engine in engines
-        for own in (family_member(engine.spec.family, report),)
-        if engine.state != "absent" or engine.spec.name == wanted
-        for text in machine_problems(engine.spec, report)
-    )
-    servers = [engine for engine in engines if "serve" in engine.spec.provides]
-    able = any(engine.state in ("installed", "outdated") for engine in servers)
-    advised = [engine for engine in servers if engine.spec.name == wanted]
-    if not able and advised and not machine_problems(advised[0].spec, report):
-        found.append(
-            Problem(
-                code="engine.none-serves",
-                what="quantui has not made an engine that can serve yet.",
-                why="Serving needs one, or an interpreter that has vLLM.",
-                fix=f"quantui engine install {wanted}",
-                severity="note",
-            )
-        )
-    return tuple(found)
-
-
-def _engine_fix(engine: EngineStatus) -> str:
-    match engine.state:
-        case "half-made":
-            return f"quantui engine install {engine.spec.name}"
-        case "broken" | "outdated":
-            return f"quantui engine install {engine.spec.name} --force"
-    return ""
 
 
 def cache_problems(caches: Iterable[CacheSize]) -> tuple[Problem, ...]:

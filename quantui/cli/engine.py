@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from quantui.domain.draft import Draft
-    from quantui.domain.hardware import HardwareReport
     from quantui.engines.specs import EngineSpec
     from quantui.runtime.engine_needs import EngineNeed
     from quantui.runtime.engines import Engine, EngineStatus
@@ -56,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ls(args: argparse.Namespace) -> int:
+    from quantui.runtime.engine_advice import for_this_machine
     from quantui.runtime.engines import list_engines
     from quantui.runtime.probe import probe_hardware
 
@@ -71,13 +71,6 @@ def _ls(args: argparse.Namespace) -> int:
         rest = [engine.spec.name for engine in engines if engine not in shown]
         out.print(f"For other machines (--all shows them): {', '.join(rest)}")
     return ExitCode.OK
-
-
-def for_this_machine(engines: list[EngineStatus], report: HardwareReport) -> list[EngineStatus]:
-    """Those that suit ``report``, and those that are there: they take room, and can be removed."""
-    from quantui.engines.choice import suits
-
-    return [engine for engine in engines if engine.state != "absent" or suits(engine.spec, report)]
 
 
 def _print_engine(engine: EngineStatus) -> None:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from quantui.domain.hardware import Disk, Host
@@ -24,22 +25,16 @@ _FLAGS = (
 def read_host(root: Path) -> Host:
     """The host; ``root`` is where ``/proc`` and ``/sys`` are. Unreadable fields are None."""
     cpu_name, cpu_flags = _cpu(root)
-    total, available = _ram()
-    limit = cgroup_memory(root)
-    ram_limit = None
-    if limit is not None and (total is None or limit.total_bytes < total):
-        total, ram_limit = limit.total_bytes, limit.kind
-    if limit is not None:
-        available = min(known for known in (available, limit.free_bytes) if known is not None)
+    ram = read_ram(root)
     return Host(
         cpu_name=cpu_name,
         physical_cores=_cores(logical=False),
         logical_cores=_cores(logical=True),
         usable_cores=_usable_cores(),
         cpu_flags=cpu_flags,
-        ram_total_bytes=total,
-        ram_available_bytes=available,
-        ram_limit=ram_limit,
+        ram_total_bytes=ram.total_bytes,
+        ram_available_bytes=ram.available_bytes,
+        ram_limit=ram.limit,
         disks=read_disks(root),
         platform=platform.system() or None,
         machine=platform.machine() or None,
@@ -47,6 +42,27 @@ def read_host(root: Path) -> Host:
         python=platform.python_version(),
         glibc=_glibc(),
     )
+
+
+@dataclass(frozen=True)
+class Ram:
+    """RAM as this process may use it, bytes; ``limit`` names the cgroup that lowers it, None when none does."""
+
+    total_bytes: int | None
+    available_bytes: int | None
+    limit: str | None = None
+
+
+def read_ram(root: Path) -> Ram:
+    """Total and available RAM, with this process's cgroup counted; below a millisecond."""
+    total, available = _ram()
+    limit = cgroup_memory(root)
+    kind = None
+    if limit is not None and (total is None or limit.total_bytes < total):
+        total, kind = limit.total_bytes, limit.kind
+    if limit is not None:
+        available = min(known for known in (available, limit.free_bytes) if known is not None)
+    return Ram(total, available, kind)
 
 
 def read_disks(root: Path) -> tuple[Disk, ...]:

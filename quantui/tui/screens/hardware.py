@@ -1,0 +1,343 @@
+"""The Hardware step: what this machine is, who uses it, and which of its devices to use."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import work
+from textual.binding import Binding, BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Static
+from textual.widgets.option_list import Option
+
+from quantui.domain.terminal_text import one_line
+from quantui.tui.live_memory import LiveMemory
+from quantui.tui.memory_history import HOST_RAM
+from quantui.tui.screens.step import StepScreen
+from quantui.tui.widgets.memory_graph import MemoryGraph
+from quantui.tui.widgets.pick_list import PickList
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.timer import Timer
+    from textual.widget import Widget
+    from textual.widgets import OptionList
+
+    from quantui.domain.explained_row import Row
+    from quantui.domain.hardware import Gpu, HardwareReport, Problem
+    from quantui.runtime.last_profile import LastProfile
+    from quantui.tui.device_rows import DeviceRow
+
+_SPINNER = "|/-\\"
+_SPIN_S = 0.2
+
+
+class LastProfileFound(Message):
+    """The profile that was saved last, read beside the interface."""
+
+    def __init__(self, profile: LastProfile | None) -> None:
+        self.profile = profile
+        super().__init__()
+
+
+class HardwareScreen(StepScreen):
+    """Rows of devices above, the highlighted one in full and its memory over time below."""
+
+    NAME = "hardware"
+    HELP = (
+        "What this machine is, as NVML, the kernel and the disks tell it. Space picks the GPUs to use, or the CPU; "
+        "without picking, every GPU that vLLM can use is taken. The graph shows the memory of the highlighted device "
+        "in use by everybody, ten times a second. Enter goes on to what the model is wanted for."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "pick", "pick"),
+        Binding("r", "probe_again", "probe again"),
+        Binding("p", "replay", "replay"),
+        Binding("pageup", "scroll_details(-1)", "details up", show=False),
+        Binding("pagedown", "scroll_details(1)", "details down", show=False),
+    ]
+    DEFAULT_CSS = """
+    HardwareScreen {
+        #offer, #header { height: auto; }
+        #offer { display: none; }
+        #offer.-there { display: block; }
+        #devices { height: auto; max-height: 50%; scrollbar-size-vertical: 1; }
+        #devices > .option-list--option { padding: 0; }
+        #details { height: 1fr; min-height: 3; margin-top: 1; scrollbar-size-vertical: 1; }
+        #details Static { height: auto; }
+        MemoryGraph { height: 6; margin-top: 1; display: none; }
+        MemoryGraph.-there { display: block; }
+        &.-tall MemoryGraph { height: 12; }
+    }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live = LiveMemory()
+        self._rows: tuple[DeviceRow, ...] = ()
+        self._profile: LastProfile | None = None
+        self._waiting: list[str] = []
+        self._spinner: Timer | None = None
+        self._title_shown = ""
+
+    def compose_body(self) -> Iterable[Widget]:
+        """The offer of the last profile, the devices, the details, the graph."""
+        yield Static(id="offer", markup=False)
+        yield Static(id="header", markup=False)
+        yield PickList(id="devices")
+        with VerticalScroll(id="details", can_focus=True):
+            yield Static(id="told", markup=False)
+        yield MemoryGraph()
+
+    def on_mount(self) -> None:
+        """Show what is known; the rest comes by message."""
+        self.title = "Hardware"
+        session = self.session
+        self._waiting = [] if session.hardware is not None else ["hardware"]
+        self._waiting += [] if session.engines is not None else ["engines"]
+        self._spinner = self.set_interval(_SPIN_S, self._draw_header, pause=not self._waiting)
+        self._draw()
+        self.query_one(PickList).focus()
+        self.call_after_refresh(self._look_for_profile)
+        self.call_after_refresh(self._watch)
+
+    def on_unmount(self) -> None:
+        """Nothing is sampled for a screen that is gone."""
+        self._live.close()
+
+    def on_resize(self) -> None:
+        """Rows are as wide as the screen."""
+        self.call_after_refresh(self._draw)
+
+    def hardware_changed(self) -> None:
+        """Rows appear as they are found: hardware first, then engines."""
+        self._waiting = self._waiting[1:]
+        if not self._waiting and self._spinner is not None:
+            self._spinner.pause()
+        self._watch()
+        self._draw()
+        self.update_rail()
+
+    def ready(self) -> bool:
+        """Going on needs the machine, not its engines."""
+        return self.session.hardware is not None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey what cannot be used now; the replay is not offered without a profile."""
+        if action == "replay":
+            return self._profile is not None
+        if action == "probe_again":
+            return None if self._waiting or self.session.simulated else True
+        if action == "pick":
+            row = self._highlighted
+            return True if row is not None and row.pick is not None else None
+        return super().check_action(action, parameters)
+
+    def why(self) -> Sequence[Row]:
+        """Whose word each figure is."""
+        from quantui.tui.device_details import sources
+
+        report = self.session.hardware
+        return () if report is None else sources(report, self.session.described_by)
+
+    # --- keys
+
+    def action_pick(self) -> None:
+        """Take the highlighted device, or leave it."""
+        from quantui.tui.device_rows import toggled
+
+        row, report = self._highlighted, self.session.hardware
+        if row is None or row.pick is None or report is None:
+            return
+        self.tell_cleared(
+            self.session.answer(gpus=toggled(report, self.session.answers.gpus, row.pick))
+        )
+        self._draw()
+        self.update_rail()
+
+    def action_probe_again(self) -> None:
+        """Read the machine anew; what is shown stays until then."""
+        self._waiting = ["hardware", "engines"]
+        if self._spinner is not None:
+            self._spinner.resume()
+        self.tell(None)
+        self._draw_header()
+        self.refresh_bindings()
+        self.wizard.probe()
+
+    def action_replay(self) -> None:
+        """Open the last profile and go to its review."""
+        from quantui.tui.opening import open_profile
+
+        if self._profile is not None:
+            open_profile(self.wizard, self._profile.path)
+
+    def action_scroll_details(self, pages: int) -> None:
+        """Read on in the details without leaving the list."""
+        details = self.query_one("#details", VerticalScroll)
+        details.scroll_relative(y=pages * max(details.size.height - 1, 1), animate=False)
+
+    # --- the last profile
+
+    @work(thread=True, exclusive=True, group="last profile", exit_on_error=False)
+    def _look_for_profile(self) -> None:
+        from quantui.runtime.last_profile import last_profile
+
+        self.post_message(LastProfileFound(last_profile()))
+
+    def on_last_profile_found(self, message: LastProfileFound) -> None:
+        """Offer it first."""
+        self._profile = message.profile
+        self._draw_offer()
+        self.refresh_bindings()
+
+    # --- drawing
+
+    @property
+    def _highlighted(self) -> DeviceRow | None:
+        place = self.query_one(PickList).highlighted
+        return self._rows[place] if place is not None and place < len(self._rows) else None
+
+    @property
+    def _width(self) -> int:
+        """Columns of a row: the body without the list's scrollbar."""
+        return max(self.query_one("#header").size.width - 1, 40)
+
+    def _problems(self, report: HardwareReport) -> tuple[Problem, ...]:
+        from quantui.runtime.engine_advice import engine_problems
+
+        engines = self.session.engines
+        told = () if engines is None else engine_problems(engines, report)
+        return (*report.all_problems(), *told)
+
+    def _draw(self) -> None:
+        self._draw_offer()
+        self._draw_header()
+        report = self.session.hardware
+        if report is None:
+            self._draw_details()
+            return
+        from quantui.runtime.engine_advice import for_this_machine
+        from quantui.tui.device_rows import device_rows
+
+        engines = self.session.engines
+        shown = None if engines is None else for_this_machine(engines, report)
+        rows = device_rows(
+            report, self.session.answers.gpus, shown, self._problems(report), self._width
+        )
+        devices = self.query_one(PickList)
+        if [row.name for row in rows] == [row.name for row in self._rows]:
+            for place, row in enumerate(rows):
+                if row != self._rows[place]:
+                    devices.replace_option_prompt_at_index(place, row.content)
+        else:
+            devices.clear_options()
+            devices.add_options([Option(row.content, id=row.name) for row in rows])
+        self._rows = tuple(rows)
+        if devices.highlighted is None:
+            names = [row.name for row in rows]
+            kept = self.session.places.get(self.NAME)
+            devices.highlighted = names.index(kept) if kept in names else 0
+        self._draw_details()
+
+    def _draw_offer(self) -> None:
+        lines: list[Content] = []
+        if self._profile is not None:
+            when = datetime.fromtimestamp(self._profile.saved_at).strftime("%d %b %Y, %H:%M")
+            name = one_line(self._profile.path.name)
+            lines.append(
+                Content.assemble(
+                    Content.styled(" p ", "bold reverse"),
+                    f" replay {name} ",
+                    Content.styled(f"({one_line(self._profile.title)}, {when})", "$text-muted"),
+                )
+            )
+        count = self.wizard.background_count
+        if count:
+            runs = "a run lives" if count == 1 else f"{count} runs live"
+            lines.append(
+                Content.assemble(
+                    Content.styled(" b ", "bold reverse"), f" {runs} in the background"
+                )
+            )
+        offer = self.query_one("#offer", Static)
+        offer.set_class(bool(lines), "-there")
+        offer.update(Content("\n").join(lines))
+
+    def _draw_header(self) -> None:
+        from quantui.tui.device_rows import header
+
+        report = self.session.hardware
+        lines: list[Content] = []
+        if self._waiting:
+            turn = _SPINNER[int(time.monotonic() / _SPIN_S) % len(_SPINNER)]
+            what = {
+                "hardware": "hardware: NVML, CPU, memory, disks",
+                "engines": "engines: each is asked what it has",
+            }[self._waiting[0]]
+            lines.append(Content(f"{turn} probing {what}..."))
+        elif report is not None:
+            lines.append(self._machine(report))
+        if report is not None and report.gpus:
+            lines.append(header(self._width))
+        self.query_one("#header", Static).update(Content("\n").join(lines))
+
+    def _machine(self, report: HardwareReport) -> Content:
+        """One line over the rows: whose machine it is, and the driver."""
+        if self.session.simulated:
+            told = f"A described machine ({one_line(self.session.described_by or 'simulated')}): nothing is run on it."
+            return Content.styled(told, "$text-warning").truncate(self._width, ellipsis=True)
+        if not report.gpus:
+            return Content("No GPU: what that means stands below.")
+        driver = one_line(report.driver_version or "unknown")
+        return Content(f"driver {driver}, CUDA up to {one_line(report.cuda_version or 'unknown')}")
+
+    def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        """Show the device in full."""
+        self.session.places[self.NAME] = event.option.id
+        self._draw_details()
+        self.refresh_bindings()
+
+    def _draw_details(self) -> None:
+        from quantui.tui.device_details import details, laid_out
+
+        report, row = self.session.hardware, self._highlighted
+        if report is None or row is None:
+            return
+        lines = details(row.name, report, self.session.engines, self._problems(report))
+        width = max(self.query_one("#details").size.width - 1, 40)
+        self.query_one("#told", Static).update(laid_out(lines, width))
+        if row.name != self._title_shown:
+            self._title_shown = row.name
+            self.query_one("#details", VerticalScroll).scroll_home(animate=False)
+        self._draw_graph()
+
+    # --- the live graph
+
+    def _watch(self) -> None:
+        """Sample this machine; a described one has nothing to sample."""
+        if self.session.hardware is not None and not self.session.simulated:
+            self._live.start()
+            self._draw_graph()
+
+    def _draw_graph(self) -> None:
+        graph, report = self.query_one(MemoryGraph), self.session.hardware
+        there = report is not None and not self.session.simulated
+        graph.set_class(there, "-there")
+        if report is None or not there:
+            return
+        gpu = self._gpu_shown(report)
+        key: int | str = HOST_RAM if gpu is None or gpu.unified_memory else gpu.index
+        total = report.host.ram_total_bytes if gpu is None else gpu.total_bytes
+        graph.show(self._live.history, key, total=total)
+
+    def _gpu_shown(self, report: HardwareReport) -> Gpu | None:
+        row = self._highlighted
+        if row is None:
+            return None
+        return next((gpu for gpu in report.gpus if f"gpu{gpu.index}" == row.name), None)
