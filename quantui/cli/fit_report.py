@@ -21,7 +21,7 @@ from quantui.cli.page import (
     unit_of,
     verdict,
 )
-from quantui.domain.choosing.recommendation import Row
+from quantui.domain.explained_row import Row
 from quantui.domain.formatting import format_bytes
 
 if TYPE_CHECKING:

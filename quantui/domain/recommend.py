@@ -27,13 +27,13 @@ from quantui.domain.choosing.recommendation import (
     NearestMiss,
     Recommendation,
     Refusal,
-    Row,
     Situation,
     Step,
     Way,
 )
 from quantui.domain.choosing.training import training_options
 from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, UseCase, use_case, use_cases
+from quantui.domain.explained_row import Row
 from quantui.domain.hardware_checks import min_compute_capability
 from quantui.domain.versions import version_numbers
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantui.domain.choosing.ranking import DOUBLINGS
-from quantui.domain.choosing.recommendation import Row
 from quantui.domain.choosing.use_cases import use_case
+from quantui.domain.explained_row import Row
 from quantui.domain.formatting import format_bytes, format_seconds
 from quantui.domain.methods import methods
 

@@ -188,12 +188,3 @@ class Recommendation:
     def at_once(self) -> Choice | None:
         """The best of the choices that need no checkpoint to be made first."""
         return next((choice for choice in self.choices if choice.way != "make"), None)
-
-
-class Row(NamedTuple):
-    """One line of an explanation: a subject, its value, how it was computed, from what, and whose word it is."""
-
-    subject: str
-    value: str
-    formula: str
-    source: str
