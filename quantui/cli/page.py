@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from quantui.domain.choosing.recommendation import Row
+    from quantui.domain.explained_row import Row
     from quantui.domain.hardware import Gpu, HardwareReport
     from quantui.runtime.engine_version import EngineVersion
 

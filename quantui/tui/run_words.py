@@ -10,7 +10,7 @@ from quantui.domain.run_words import figure_rows, figure_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from quantui.domain.choosing.recommendation import Row
+    from quantui.domain.explained_row import Row
     from quantui.domain.run_words import FigureRow
     from quantui.tui.run_view import RunView
 
@@ -28,7 +28,7 @@ def compared(row: FigureRow) -> str:
 
 def run_rows(view: RunView) -> Sequence[Row]:
     """The rows of the `w` panel."""
-    from quantui.domain.choosing.recommendation import Row
+    from quantui.domain.explained_row import Row
 
     rows: list[Row] = []
     if view.plan is not None:

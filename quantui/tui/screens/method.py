@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from quantui.domain.choosing.context_ladder import ContextLadder, Rung
-    from quantui.domain.choosing.recommendation import Recommendation, Refusal, Row
+    from quantui.domain.choosing.recommendation import Recommendation, Refusal
+    from quantui.domain.explained_row import Row
     from quantui.tui.ranking import Ranking
 
 MOST_USERS = 4096

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
-    from quantui.domain.recommend import Row
+    from quantui.domain.explained_row import Row
     from quantui.tui.run_view import RunView
 
 _NOTICES = 3

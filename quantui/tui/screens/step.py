@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from quantui.domain.errors import QuantuiError
-    from quantui.domain.recommend import Row
+    from quantui.domain.explained_row import Row
     from quantui.tui.app import QuantuiApp
     from quantui.tui.session import Session
 

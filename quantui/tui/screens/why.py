@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
 
-    from quantui.domain.recommend import Row
+    from quantui.domain.explained_row import Row
 
 
 class Why(ModalScreen[None]):
