@@ -106,7 +106,7 @@ def _hub_items() -> Iterator[CacheItem]:
             repo.repo_id,
             shown_path(repo.repo_path),
             repo.size_on_disk + unfinished,
-            f"{kind}{count} revision{'' if count == 1 else 's'}, {repo.nb_files} files{more}",
+            f"{kind}{count} revision{'' if count == 1 else 's'}, {repo.nb_files} file{'' if repo.nb_files == 1 else 's'}{more}",
             repo.last_accessed,
         )
 

@@ -187,8 +187,14 @@ def _pair(left: float | None, right: float | None, unit: str) -> tuple[str, str,
             return UNKNOWN
         return format_seconds(value) if unit == "s" else figure_words(value, unit)
 
-    change = f"{100 * (right / left - 1):+.1f} %" if left and right is not None else ""
-    return words(left), words(right), change
+    return words(left), words(right), _change(left, right)
+
+
+def _change(left: float | None, right: float | None) -> str:
+    if not left or right is None:
+        return ""
+    ratio = right / left
+    return f"{ratio:,.0f} times" if ratio >= 10 else f"{100 * (ratio - 1):+.1f} %"
 
 
 def _points(left: float | None, right: float | None) -> str:

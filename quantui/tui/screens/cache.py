@@ -230,8 +230,8 @@ class CacheScreen(OverScreen):
 
     def _area_cells(self, name: str) -> Sequence[Cell | str]:
         if name == ALL:
-            things = str(len(self.found.items)) if self.found.items else ""
-            return (Cell(ALL, "strong"), format_bytes(self.found.total), things, "", "")
+            every = str(len(self.found.items)) if self.found.items else ""
+            return (Cell(ALL, "strong"), format_bytes(self.found.total), every, "", "")
         area = self._area(name)
         if area is None:
             return (name,)
