@@ -107,7 +107,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.command is None and args.profile is None:
         if args.wizard_hardware is None and arguments:
             parser.error("these options belong to --profile FILE")
-        if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        # Textual draws on standard error: all three have to be the terminal.
+        if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
             if args.wizard_hardware is not None:
                 parser.error("--hardware FILE opens the wizard, which needs a terminal")
             parser.print_help()

@@ -218,6 +218,15 @@ class QuantuiApp(App[int]):
 
         leave(self)
 
+    @property
+    def defect(self) -> Exception | None:
+        """The exception that ended the app, if one did."""
+        return self._exception
+
+    def _fatal_error(self) -> None:
+        """End without Textual's traceback over the terminal: who started the app reports the defect."""
+        self._close_messages_no_wait()
+
     async def action_quit(self) -> None:
         """Textual's own way out asks too."""
         self.action_leave()

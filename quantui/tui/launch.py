@@ -16,4 +16,8 @@ def launch(hardware: str | None = None) -> int:
         report = described_hardware(hardware)
     from quantui.tui.app import QuantuiApp
 
-    return QuantuiApp(report, hardware).run() or 0
+    app = QuantuiApp(report, hardware)
+    code = app.run()
+    if app.defect is not None:
+        raise app.defect
+    return code or 0
