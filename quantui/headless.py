@@ -27,6 +27,7 @@ from quantui.domain.formatting import format_bytes, format_seconds, hanging
 from quantui.domain.run_state import RunState, reduce
 from quantui.domain.run_words import figure_rows, figure_words, progress_words
 from quantui.domain.terminal_text import one_line, sanitize
+from quantui.runtime.recorded_samples import RecordedSamples
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -45,17 +46,25 @@ class Listener(Protocol):
 
 
 class JsonLines:
-    """Events as JSON lines on stdout; log lines are in the run's folder."""
+    """Events as JSON lines on stdout, those of the record; log lines are in the run's folder."""
+
+    def __init__(self) -> None:
+        self._samples = RecordedSamples()
 
     def heard(self, event: RunEvent, state: RunState) -> None:
-        """One line an event."""
+        """One line an event; memory that does not change is told as rarely as it is recorded."""
         del state
         if not isinstance(event, LogLine):
-            sys.stdout.write(json.dumps(to_dict(event)) + "\n")
-            sys.stdout.flush()
+            self._print(self._samples.admit(event))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Tell the last of what was held back."""
+        self._print(self._samples.rest())
+
+    def _print(self, events: Iterable[RunEvent]) -> None:
+        for event in events:
+            sys.stdout.write(json.dumps(to_dict(event)) + "\n")
+        sys.stdout.flush()
 
 
 _LIVING_S = 0.2

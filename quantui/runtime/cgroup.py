@@ -38,23 +38,37 @@ _V2 = _Version("cgroup v2", "memory.max", "memory.current", "inactive_file")
 
 
 def cgroup_memory(root: Path) -> CgroupMemory | None:
-    """The limit that holds for this process, None when there is none. ``root`` holds proc and sys.
+    """The limit that holds for this process, None when there is none. ``root`` holds proc and sys."""
+    return CgroupLimits(root).read()
+
+
+class CgroupLimits:
+    """Where this process's limits stand, looked up once so that reading them again is cheap.
 
     Every ancestor's limit counts; the lowest total and the lowest rest win. Format: cgroups(7).
     """
-    found = []
-    for version, own, top in _folders(root):
-        for folder in (own, *(one for one in own.parents if one == top or top in one.parents)):
+
+    def __init__(self, root: Path) -> None:
+        self._places = [
+            (version, folder)
+            for version, own, top in _folders(root)
+            for folder in (own, *(one for one in own.parents if one == top or top in one.parents))
+        ]
+
+    def read(self) -> CgroupMemory | None:
+        """The limit as it is now; None when there is none."""
+        found = []
+        for version, folder in self._places:
             limit = _number(folder / version.limit)
             if limit is not None and limit < _UNLIMITED:
                 used = _number(folder / version.usage) or 0
                 used -= min(used, _inactive(folder, version))
                 found.append(CgroupMemory(version.kind, limit, max(0, limit - used)))
-    if not found:
-        return None
-    lowest = min(found, key=lambda one: one.total_bytes)
-    free = min(one.free_bytes for one in found)
-    return CgroupMemory(lowest.kind, lowest.total_bytes, free)
+        if not found:
+            return None
+        lowest = min(found, key=lambda one: one.total_bytes)
+        free = min(one.free_bytes for one in found)
+        return CgroupMemory(lowest.kind, lowest.total_bytes, free)
 
 
 def _folders(root: Path) -> list[tuple[_Version, Path, Path]]:

@@ -15,8 +15,11 @@ from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.events import to_dict
 from quantui.runtime.paths import runs_dir
 from quantui.runtime.process import reap_abandoned
+from quantui.runtime.recorded_samples import RecordedSamples
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from quantui.domain.events import RunEvent
 
 
@@ -64,25 +67,32 @@ class RunFolder:
 
 
 class Recorder:
-    """Appends events to ``events.jsonl``, a line each, as they happen."""
+    """Appends events to ``events.jsonl``, a line each, as they happen; memory by :mod:`.recorded_samples`."""
 
     def __init__(self, folder: RunFolder) -> None:
+        self._samples = RecordedSamples()
         self._file: TextIO | None = None
         with contextlib.suppress(OSError):
             self._file = (folder.path / "events.jsonl").open("a", encoding="utf-8", buffering=1)
 
     def write(self, event: RunEvent) -> None:
         """One line. Log lines are left out: they are in the step's own log."""
-        if self._file is not None and event.type != "log":
-            # A full disk must not stop the run from being stopped: the record then has a gap.
-            with contextlib.suppress(OSError):
-                self._file.write(json.dumps(to_dict(event)) + "\n")
+        if event.type != "log":
+            self._append(self._samples.admit(event))
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what was held back, and close the file."""
+        self._append(self._samples.rest())
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+    def _append(self, events: Iterable[RunEvent]) -> None:
+        for event in events:
+            # A full disk must not stop the run from being stopped: the record then has a gap.
+            with contextlib.suppress(OSError):
+                if self._file is not None:
+                    self._file.write(json.dumps(to_dict(event)) + "\n")
 
 
 def release(folder: RunFolder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quantui.runtime.process_tree import ProcessTree
 from quantui.runtime.sampler import MemorySampler
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class RunContext:
         self.folder = folder
         self._cancel = cancel
         self._processes: tuple[KeptProcess, ...] = ()
+        self._tree = ProcessTree()
         self._sampler = MemorySampler(self._pids)
         self.peak_tree_bytes = 0
         self.server_tree_bytes = 0
@@ -63,6 +65,10 @@ class RunContext:
         """Begin sampling."""
         self._sampler.start()
 
+    def sampling_cpu_seconds(self) -> float:
+        """CPU time that sampling has taken so far."""
+        return self._sampler.cpu_seconds()
+
     def close(self) -> None:
         """End sampling, and whatever still runs."""
         for process in self._processes:
@@ -70,4 +76,4 @@ class RunContext:
         self._sampler.close()
 
     def _pids(self) -> list[int]:
-        return [pid for process in self._processes for pid in process.pids()]
+        return self._tree.below(process.keeper_pid for process in self._processes)
