@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
-    from quantui.domain.choosing.recommendation import Row
+    from quantui.domain.explained_row import Row
     from quantui.tui.run_view import RunView
 
 
