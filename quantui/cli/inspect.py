@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui.cli.output import print_json, print_rows
-from quantui.cli.shape_rows import quantization_text, shape_json, shape_rows
+from quantui.cli.shape_rows import shape_json, shape_rows
 from quantui.cli.variant_rows import variant_rows, variants_json
+from quantui.domain.checkpoint_words import quantization_text
 from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.models import AdapterSpec, FourBitVerdict, ModelSpec

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.architecture.model_shape import model_shape
+from quantui.domain.checkpoint_words import count_text
 from quantui.domain.formatting import format_bytes
 from quantui.domain.weights.weight_census import parameters_by_role, weight_census
 
@@ -43,20 +44,6 @@ def shape_rows(spec: ModelSpec) -> list[tuple[str, str]]:
     if shape.rope_scaling is not None:
         rows.append(("rope scaling", shape.rope_scaling))
     return [*rows, *(("note", note) for note in shape.notes)]
-
-
-def quantization_text(spec: ModelSpec) -> str:
-    """The stored quantization in words: ``awq, 4 bit, groups of 128``."""
-    if spec.quantization is None:
-        return "none"
-    shape = model_shape(spec.config)
-    words = [spec.quantization]
-    if shape.quantization_bits is not None:
-        words.append(f"{shape.quantization_bits} bit")
-    if shape.group_size is not None:
-        whole = shape.group_size < 0
-        words.append("a scale a channel" if whole else f"groups of {shape.group_size}")
-    return ", ".join(words)
 
 
 def _parameters(spec: ModelSpec, shape: ModelShape) -> str:
@@ -105,16 +92,6 @@ def _experts(shape: ModelShape) -> str:
     if shape.shared_experts:
         words.append(f"{shape.shared_experts} shared")
     return ", ".join(words)
-
-
-def count_text(value: int | None) -> str:
-    """A number of parameters in three digits: ``8.03 B``."""
-    if value is None:
-        return "unknown"
-    for size, name in ((10**9, "B"), (10**6, "M")):
-        if value >= size:
-            return f"{value / size:.3g} {name}"
-    return str(value)
 
 
 def _known(value: int | None) -> str:

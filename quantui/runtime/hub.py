@@ -180,10 +180,13 @@ def call(ref: str, revision: str | None, function: Callable[[], _T]) -> _T:
         return function()
 
 
-def lacking(files: FolderFiles, *, adapter: bool) -> tuple[str, ...]:
-    """What a snapshot still needs: by the repository's listing if it is kept, else by its index."""
+def lacking(files: FolderFiles, *, adapter: bool, listed: bool = True) -> tuple[str, ...]:
+    """What a snapshot still needs: by the repository's listing if it is kept, else by its index.
+
+    ``listed`` False asks the index alone: a folder has no listing, and a quick look need not read it.
+    """
     choose = choose_adapter_weights if adapter else choose_model_weights
-    listing = _listing(files.ref, files.revision)
+    listing = _listing(files.ref, files.revision) if listed else None
     names = listing if listing is not None else tuple(files.sizes)
     choice = choose(names)
     weights: tuple[str, ...] = choice.names

@@ -94,6 +94,25 @@ def subject_of(
     )
 
 
+def base_model(
+    adapter: AdapterSpec, *, offline: bool | None = None, progress: Progress | None = None
+) -> ModelSpec:
+    """The model to use with ``adapter``: what it names as its base; where that is a 4-bit copy, its 16-bit original.
+
+    Revisions of a copy are not those of the original. Raises QuantuiError ``adapter.no-base``, and as
+    :func:`.resolve_model`.
+    """
+    named = base_of(adapter)
+    in_16_bit = sixteen_bit_base(named)
+    return resolve_model(
+        in_16_bit or named,
+        None if in_16_bit else adapter.base_revision,
+        offline=offline,
+        progress=progress,
+        sketch=True,
+    )
+
+
 def _model_and_adapter(
     ref: str,
     revision: str | None,
@@ -110,15 +129,7 @@ def _model_and_adapter(
         if error.code != "model.is-an-adapter" or adapter is not None:
             raise
         lora = resolve_adapter(ref, revision, offline=offline, progress=progress)
-        named = base_of(lora)
-        in_16_bit = sixteen_bit_base(named)
-        model = resolve_model(
-            in_16_bit or named,
-            None if in_16_bit else lora.base_revision,
-            offline=offline,
-            progress=progress,
-            sketch=True,
-        )
+        model = base_model(lora, offline=offline, progress=progress)
         return model, lora, check_adapter_fits(model, lora).notes
     if adapter is None:
         return model, None, ()

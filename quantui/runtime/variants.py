@@ -20,6 +20,7 @@ from quantui.domain.choosing.variants import (
 from quantui.domain.errors import QuantuiError
 from quantui.domain.weight_choice import choose_model_weights
 from quantui.runtime import hub
+from quantui.runtime.hub_listing import TIMEOUT_S, listing
 from quantui.runtime.local_variants import hub_id_of, local_variants
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from quantui.domain.models import ModelSpec
 
-_TIMEOUT_S = 15.0
 _LISTED = 100
 """Repositories asked of one listing; the most downloaded come first."""
 _EXPAND = (
@@ -121,7 +121,7 @@ def _joined(here: Variant | None, there: Variant) -> Variant:
 def _on_hub(model: ModelSpec, bases: tuple[str, ...], limit: int) -> list[Variant]:
     searches = [search for base in bases for search in _searches(base)]
     with ThreadPoolExecutor(max_workers=len(searches)) as pool:
-        answers = list(pool.map(lambda search: _listing(search[2]), searches))
+        answers = list(pool.map(lambda search: listing(search[2], _EXPAND), searches))
     found: dict[str, Variant] = {}
     tags: dict[str, tuple[str, ...]] = {}
     for (base, why, _), entries in zip(searches, answers, strict=True):
@@ -147,30 +147,6 @@ def _searches(base: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if publisher and name:
         why = f"{publisher} named it after {name}"
         yield base, why, {"author": publisher, "search": name, "limit": _LISTED}
-
-
-def _listing(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """``GET /api/models``, the most downloaded first: what ``HfApi.list_models`` asks, but once.
-
-    It would try again for half a minute, or for several, where the Hub does not answer.
-    """
-    from huggingface_hub import constants, get_session
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        build_hf_headers,
-        hf_raise_for_status,
-    )
-
-    response = get_session().get(
-        f"{constants.ENDPOINT}/api/models",
-        params={**query, "sort": "downloads", "expand": list(_EXPAND)},
-        headers=build_hf_headers(library_name="quantui"),
-        timeout=_TIMEOUT_S,
-    )
-    hf_raise_for_status(response)
-    entries = response.json()
-    if not isinstance(entries, list):
-        raise ValueError("not a list")
-    return [entry for entry in entries if isinstance(entry, dict)]
 
 
 def _variant(entry: dict[str, Any], model: ModelSpec, base: str, why: str) -> Variant | None:
@@ -221,7 +197,7 @@ def _looked_at(variant: Variant, tags: tuple[str, ...]) -> Variant:
 
     try:
         listing = HfApi(library_name="quantui").model_info(
-            variant.ref, revision=variant.revision, files_metadata=True, timeout=_TIMEOUT_S
+            variant.ref, revision=variant.revision, files_metadata=True, timeout=TIMEOUT_S
         )
         sizes = {file.rfilename: file.size for file in listing.siblings or ()}
         variant = replace(variant, size_bytes=_weight_bytes(sizes))
@@ -275,7 +251,7 @@ def _small_file(ref: str, name: str, revision: str | None) -> bytes:
     url = hf_hub_url(ref, name, revision=revision)
     headers = build_hf_headers(library_name="quantui")
     data = bytearray()
-    with get_session().stream("GET", url, headers=headers, timeout=_TIMEOUT_S) as response:
+    with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_S) as response:
         hf_raise_for_status(response)
         for chunk in response.iter_bytes(64 * 1024):
             data += chunk
