@@ -185,25 +185,10 @@ def _verdict(found: Fit) -> Iterator[str]:
 
 def plan_steps(plan: Plan) -> list[tuple[str, bool]]:
     """(title, already made) of each step."""
-    from quantui.domain.plan import MergeStep, QuantizeStep
-    from quantui.runtime.artifacts import ArtifactStore
-    from quantui.runtime.merged_copy import spared_steps
+    from quantui.runtime.made_before import made_before
 
-    store = ArtifactStore()
-    spared = spared_steps(plan, store)
-    return [
-        (
-            step.title,
-            step.id in spared
-            or (
-                isinstance(step, MergeStep | QuantizeStep)
-                and not step.recreate
-                and not step.to_folder
-                and store.find(step.artifact) is not None
-            ),
-        )
-        for step in plan.steps
-    ]
+    made = made_before(plan)
+    return [(step.title, step.id in made) for step in plan.steps]
 
 
 def print_commands(plan: Plan, *, as_json: bool) -> int:

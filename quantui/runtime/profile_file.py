@@ -147,6 +147,22 @@ def _set(document: tomlkit.TOMLDocument, section: str, name: str, value: object)
         table[name] = _item(value)
 
 
+def render_chosen(draft: Draft) -> str:
+    """What ``draft`` has otherwise than a new one, without explanations: a valid profile in a few lines."""
+    document = tomlkit.document()
+    document.add("schema", tomlkit.item(SCHEMA))
+    for section, cls in SECTIONS.items():
+        chosen, plain = getattr(draft, section), cls()
+        table = tomlkit.table()
+        for name in options_of(cls):
+            value = getattr(chosen, name)
+            if value is not None and value != getattr(plain, name):
+                table.add(name, _item(value))
+        if len(table):
+            document.add(section, table)
+    return tomlkit.dumps(document)
+
+
 def render_profile(draft: Draft) -> str:
     """A new profile's text."""
     document = tomlkit.document()

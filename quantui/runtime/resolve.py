@@ -57,12 +57,18 @@ class Inputs:
 
 
 def look_up(
-    draft: Draft, *, serve: bool = True, make: bool = False, progress: Progress | None = None
+    draft: Draft,
+    *,
+    serve: bool = True,
+    make: bool = False,
+    sketch: bool = False,
+    progress: Progress | None = None,
 ) -> Inputs:
     """What ``draft`` works on. Needs no engine: nobody installs one to learn of a misspelt name.
 
-    ``make`` is as in :func:`build_plan`. Raises QuantuiError for whatever is missing or wrong. The cheap and
-    likely mistakes come first: method, texts and calibration files before the Hub is asked.
+    ``make`` is as in :func:`build_plan`; ``sketch`` takes a folder with only config.json for a model. Raises
+    QuantuiError for whatever is missing or wrong. The cheap and likely mistakes come first: method, texts and
+    calibration files before the Hub is asked.
     """
     chosen = draft.quantization
     method(chosen.method)
@@ -70,7 +76,7 @@ def look_up(
     _check_text("quantization.proof_text", chosen.proof_text)
     check_calibration(chosen.calibration)
     adapters = _adapters(draft, progress)
-    model = resolve_model(*_base(draft, adapters), progress=progress)
+    model = resolve_model(*_base(draft, adapters), progress=progress, sketch=sketch)
     for adapter in adapters:
         check_adapter_fits(model, adapter)
     recipe = recipe_for(chosen, model, always=make)
@@ -162,6 +168,7 @@ def plan_for(
     force: bool = False,
     install: bool = False,
     check_arguments: bool = True,
+    hardware: HardwareReport | None = None,
     on_event: Callable[[dict[str, object]], None] | None = None,
     cancel: threading.Event | None = None,
     progress: Progress | None = None,
@@ -172,10 +179,17 @@ def plan_for(
 
     The first check of an engine takes 20 to 30 s (``on_event`` is told), later ones a tenth of one. It is
     skipped when the profile passes nothing of its own to vLLM, and when the engine is still to be installed.
-    ``make`` and ``out`` are as in :func:`build_plan`, ``install`` as in :func:`resolve`.
+    ``make`` and ``out`` are as in :func:`build_plan`, ``install`` as in :func:`resolve`. ``hardware``: another
+    machine, or what was probed of this one before.
     """
     facts = resolve(
-        draft, serve=serve, make=make, install=install, progress=progress, inputs=inputs
+        draft,
+        serve=serve,
+        make=make,
+        install=install,
+        hardware=hardware,
+        progress=progress,
+        inputs=inputs,
     )
     plan = build_plan(draft, facts, serve=serve, make=make, force=force, out=out)
     step = plan.step("serve")

@@ -310,6 +310,12 @@ class MethodScreen(StepScreen):
         self._put_profile_away()
         self.session.answer(method=key_of(row))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Whether there are figures is known without working them out."""
+        if action == "why":
+            return True if self.row is not None else None
+        return super().check_action(action, parameters)
+
     def why(self) -> Sequence[Row]:
         """Every figure of the highlighted row."""
         known, row = self.session.recommended, self.row

@@ -1,0 +1,99 @@
+"""The plan of a draft on the wizard's machine. Blocking: for thread workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from quantui.domain.errors import QuantuiError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quantui.domain.draft import Draft
+    from quantui.domain.hardware import HardwareReport
+    from quantui.domain.plan import Plan
+    from quantui.engines.planning import Facts
+    from quantui.runtime.file_hashes import Progress
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with what Review shows beside it, all of it looked up once.
+
+    ``made``: ids of the steps that a run would pass over. ``differs``: what is not as it was when the profile was
+    saved. ``profile``: the profile as it would be saved, with its record.
+    """
+
+    draft: Draft
+    plan: Plan
+    facts: Facts
+    made: frozenset[str]
+    differs: tuple[str, ...]
+    profile: Draft
+
+
+def plan_here(
+    draft: Draft,
+    hardware: HardwareReport | None = None,
+    *,
+    progress: Progress | None = None,
+    on_event: Callable[[dict[str, object]], None] | None = None,
+) -> tuple[Plan, Facts]:
+    """The plan for ``draft`` on ``hardware``, with what is missing installed as steps of it.
+
+    The engine is asked whether it knows the arguments only where the draft passes some of its own. For a described
+    machine a folder with only config.json will do: nothing is run on it. Raises QuantuiError for what is missing,
+    wrong, or does not fit.
+    """
+    from quantui.runtime.resolve import look_up, plan_for
+
+    simulated = hardware is not None and hardware.simulated
+    try:
+        inputs = look_up(draft, progress=progress)
+    except QuantuiError as error:
+        if not simulated or error.code != "checkpoint.no-weights":
+            raise
+        inputs = look_up(draft, sketch=True, progress=progress)
+    return plan_for(
+        draft,
+        install=True,
+        hardware=hardware,
+        inputs=inputs,
+        check_arguments=not simulated,
+        on_event=on_event,
+    )
+
+
+def planned_here(
+    draft: Draft,
+    hardware: HardwareReport | None = None,
+    *,
+    progress: Progress | None = None,
+    on_event: Callable[[dict[str, object]], None] | None = None,
+) -> Planned:
+    """:func:`plan_here`, and what the Review step shows beside the plan."""
+    plan, facts = plan_here(draft, hardware, progress=progress, on_event=on_event)
+    from quantui.engines.recording import differences
+    from quantui.runtime.made_before import made_before
+
+    return Planned(
+        draft,
+        plan,
+        facts,
+        made_before(plan),
+        tuple(differences(draft, facts, plan)),
+        profile_of(draft, plan, facts),
+    )
+
+
+def profile_of(draft: Draft, plan: Plan, facts: Facts) -> Draft:
+    """``draft`` as it is saved: with absolute folders, and a record of what it was made on."""
+    from datetime import UTC, datetime
+    from pathlib import Path
+
+    from quantui.engines.recording import with_record
+    from quantui.runtime.profile_file import anchored
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return with_record(anchored(draft, Path.cwd()), facts, plan, None, now)
