@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
+
+if TYPE_CHECKING:
+    import argparse
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("quantui.cli.demo", "the whole job on a small model made here: no GPU, no Hub"),
@@ -55,6 +58,8 @@ exit codes:
 
 def build_parser(arguments: list[str]) -> argparse.ArgumentParser:
     """The parser; only the command that ``arguments`` name is imported and configured."""
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="quantui",
         description=_DESCRIPTION,
@@ -102,13 +107,15 @@ def build_parser(arguments: list[str]) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code (:class:`ExitCode`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments and _on_a_terminal():
+        # A parser takes a tenth of the time to the wizard's first frame, and there is nothing to parse.
+        return _run("quantui.cli.wizard", None, as_json=False)
     parser = build_parser(arguments)
     args = parser.parse_args(arguments)
     if args.command is None and args.profile is None:
         if args.wizard_hardware is None and arguments:
             parser.error("these options belong to --profile FILE")
-        # Textual draws on standard error: all three have to be the terminal.
-        if not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+        if not _on_a_terminal():
             if args.wizard_hardware is not None:
                 parser.error("--hardware FILE opens the wizard, which needs a terminal")
             parser.print_help()
@@ -120,12 +127,22 @@ def main(argv: list[str] | None = None) -> int:
     module = COMMANDS[args.command][0] if args.command else "quantui.cli.replay"
     if args.command is None and args.profile is None:
         module = "quantui.cli.wizard"
+    return _run(module, args, as_json=getattr(args, "json", False))
+
+
+def _on_a_terminal() -> bool:
+    """Whether the wizard could be shown. Textual draws on standard error: all three have to be the terminal."""
+    return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
+
+
+def _run(module: str, args: argparse.Namespace | None, *, as_json: bool) -> int:
+    """Run a command's module; what it raises becomes words and an exit code."""
     try:
         return int(import_module(module).run(args))
     except QuantuiError as error:
         from quantui.cli.output import print_error
 
-        print_error(error, as_json=getattr(args, "json", False))
+        print_error(error, as_json=as_json)
         return int(error.exit_code)
     except KeyboardInterrupt:
         return int(ExitCode.CANCELLED)
@@ -134,7 +151,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return int(ExitCode.CANCELLED)
     except Exception as error:  # noqa: BLE001 - the last net: a person never sees a traceback
-        return _report_defect(error, as_json=getattr(args, "json", False))
+        return _report_defect(error, as_json=as_json)
 
 
 def _report_defect(error: Exception, *, as_json: bool) -> int:

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     import argparse
 
 
-def run(args: argparse.Namespace) -> int:
-    """Open the wizard; gives its exit code."""
+def run(args: argparse.Namespace | None) -> int:
+    """Open the wizard; gives its exit code. None: nothing was asked for but the wizard."""
     from quantui.tui.launch import launch
 
-    return launch(args.wizard_hardware)
+    return launch(None if args is None else args.wizard_hardware)

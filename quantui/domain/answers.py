@@ -2,6 +2,8 @@
 
 An answer that others were given for clears them when it changes, and says so: nobody finds a method of
 yesterday's model in today's profile.
+
+The first frame of the wizard needs this module: the many sections of a draft are imported when one is made.
 """
 
 from __future__ import annotations
@@ -11,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE
-from quantui.domain.draft import SECTIONS, Draft, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from quantui.domain.choosing.recommendation import Choice, Recommendation
+    from quantui.domain.draft import Draft
 
 Options = dict[tuple[str, str], Any]
 """Options of the profile that were set by hand: (section, name) to value."""
@@ -137,6 +139,8 @@ def answers_of(draft: Draft, before: Answers) -> Answers:
 
     Its further options are kept as set by hand, but for those that follow from the choice of a method.
     """
+    from quantui.domain.draft import SECTIONS, options_of
+
     kept: dict[tuple[str, str], Any] = {}
     for section, cls in SECTIONS.items():
         if section in ("recorded", "quantization"):
@@ -165,6 +169,8 @@ def draft_of(
 
     Somebody's quantized checkpoint takes the model's place; options that were set by hand come last.
     """
+    from quantui.domain.draft import Draft
+
     draft = Draft()
     variant = choice.variant
     if variant is None:

@@ -12,7 +12,6 @@ from textual.worker import get_current_worker
 
 from quantui.domain.errors import QuantuiError
 from quantui.tui.messages import EnginesListed, HardwareProbed, RunChanged, RunLost
-from quantui.tui.run_view import RunView
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.session import Session
 from quantui.tui.steps import step_named
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from quantui.domain.hardware import HardwareReport
     from quantui.domain.plan import Plan
     from quantui.engines.planning import Facts
+    from quantui.tui.run_view import RunView
 
 _TELL_EVERY_S = 0.1
 """How often screens hear of a run: a merge may send hundreds of events a second."""
@@ -115,12 +115,16 @@ class QuantuiApp(App[int]):
     def start_run(self, plan: Plan, facts: Facts, draft: Draft) -> None:
         """Run a plan in a process of its own and follow it. One at a time: an earlier one has to have ended."""
         assert self.session.run is None or not self.session.run.living or self.session.run.detached
+        from quantui.tui.run_view import RunView
+
         view = RunView(plan, facts, draft)
         self._show_run(view)
         self._follow(view, None)
 
     def attach(self, run_id: str) -> None:
         """Follow a run that was left in the background, or that another quantui started."""
+        from quantui.tui.run_view import RunView
+
         view = RunView()
         view.detached = True
         self._show_run(view)

@@ -7,8 +7,6 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantui.domain.events import MemorySample, StepPhase, StepStarted
-
 if TYPE_CHECKING:
     from quantui.domain.events import RunEvent
 
@@ -146,6 +144,9 @@ class MemoryHistory:
 
     def heard(self, event: RunEvent) -> None:
         """Take in what an event tells of memory or of phases; others are passed over."""
+        # Not at the top: the first frame has a history to draw, but no run whose events it would need.
+        from quantui.domain.events import MemorySample, StepPhase, StepStarted
+
         if isinstance(event, MemorySample):
             if event.tree_bytes is not None:
                 self.series(RAM).add(event.at, event.tree_bytes, self.ram_total)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -50,6 +48,8 @@ class UseCase:
 @cache
 def use_cases() -> Mapping[str, UseCase]:
     """Every use case by name, in the catalogue's order."""
+    import tomllib
+
     text = resources.files("quantui.data").joinpath("use_cases.toml").read_text(encoding="utf-8")
     return {
         name: UseCase(name=name, **{**entry, "prefers": tuple(entry.get("prefers", ()))})
@@ -66,6 +66,8 @@ def use_case(name: str) -> UseCase:
     wanted = name.strip().lower().replace("_", "-").replace(" ", "-")
     if wanted in known:
         return known[wanted]
+    import difflib
+
     near = difflib.get_close_matches(wanted, known, 1, 0.4)
     raise QuantuiError(
         "recommend.unknown-use-case",
