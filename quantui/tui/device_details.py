@@ -110,10 +110,6 @@ def sources(report: HardwareReport, described_by: str | None) -> tuple[Row, ...]
     )
 
 
-def _known(value: float | None, unit: str) -> str:
-    return "unknown" if value is None else f"{value:.0f} {unit}"
-
-
 def _gpu(gpu: Gpu, report: HardwareReport) -> Iterator[Detail]:
     yield Detail(f"GPU {gpu.index}", one_line(gpu.name or "unknown name"), "bold")
     if gpu not in usable_gpus(report):
@@ -129,11 +125,13 @@ def _gpu(gpu: Gpu, report: HardwareReport) -> Iterator[Detail]:
         "compute",
         f"capability {capability(gpu)}, driver {driver}, CUDA up to {one_line(report.cuda_version or 'unknown')}",
     )
-    yield Detail(
-        "now",
-        f"{_known(gpu.temperature_c, '°C')}, {_known(gpu.power_w, 'W')}, "
-        f"{_known(gpu.utilization_percent, '%')} busy",
+    sensors = (
+        (gpu.temperature_c, "°C"),
+        (gpu.power_w, "W"),
+        (gpu.utilization_percent, "% busy"),
     )
+    now = ", ".join(f"{value:.0f} {unit}" for value, unit in sensors if value is not None)
+    yield Detail("now", now or "temperature, power and load are unknown")
     yield from _mig(gpu)
     yield from _users(gpu)
     if report.cuda_visible_devices is not None:
@@ -203,7 +201,7 @@ def _without_gpu(report: HardwareReport) -> Iterator[Detail]:
     titles = [
         method.title for method in methods().values() if method.cpu and method.status == "current"
     ]
-    yield Detail("works", ", ".join(titles))
+    yield Detail("works", " · ".join(titles))
     yield Detail("", "What needs a GPU is shown in the Method step, with the reason.")
 
 

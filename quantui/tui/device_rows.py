@@ -126,7 +126,7 @@ def _gpu(gpu: Gpu, picked: bool, usable: bool, width: int) -> Content:
     name = Content(one_line(gpu.name or "unknown name"))
     heat = "?" if gpu.temperature_c is None else f"{gpu.temperature_c:.0f} °C"
     troubled = any(problem.severity != "note" for problem in gpu.problems)
-    mark = Content.styled("[x]", "bold $text-success") if picked else Content("[ ]")
+    mark = Content.styled("[x]", "bold") if picked else Content("[ ]")
     if not usable:
         mark = Content.styled(" ✗ ", "$text-error")
     row = Content.assemble(
@@ -142,10 +142,7 @@ def _gpu(gpu: Gpu, picked: bool, usable: bool, width: int) -> Content:
 
 def _cpu(report: HardwareReport, picked: bool, width: int) -> Content:
     host = report.host
-    if report.gpus or picked:
-        mark = Content.styled("[x]", "bold $text-success") if picked else Content("[ ]")
-    else:
-        mark = Content("   ")
+    mark = "[x]" if picked else "[ ]" if report.gpus else "   "
     limit = f", {one_line(host.ram_limit)}" if host.ram_limit else ""
     ram = (
         f"  {format_bytes(host.ram_available_bytes)} of {format_bytes(host.ram_total_bytes)} "
@@ -154,7 +151,10 @@ def _cpu(report: HardwareReport, picked: bool, width: int) -> Content:
     room = max(width - 11 - len(ram), 3)
     name = Content(one_line(host.cpu_name or "unknown CPU"))
     return Content.assemble(
-        mark, " CPU    ", name.truncate(room, ellipsis=True, pad=True), ram
+        Content.styled(mark, "bold" if picked else ""),
+        " CPU    ",
+        name.truncate(room, ellipsis=True, pad=True),
+        ram,
     ).truncate(width, ellipsis=True)
 
 

@@ -25,7 +25,7 @@ Row = list[tuple[str, Kind]]
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 LINE = "╌"
-PEAK = "▾"
+PEAK = "▼"
 _TICK = "▏"
 
 SPANS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
@@ -159,7 +159,7 @@ def _labels(ceiling: float, rows: int) -> dict[int, str]:
         return {0: _figure(ceiling)}
     labels = {0: _figure(ceiling), rows - 1: "0"}
     if rows >= 5:
-        labels[rows // 2] = _figure(ceiling * (rows - rows // 2 - 0.5) / rows)
+        labels[rows // 2] = _figure(ceiling / 2)
     return labels
 
 

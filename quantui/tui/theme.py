@@ -18,6 +18,7 @@ THEMES = (
         surface="#1a1b26",
         panel="#24283b",
         dark=True,
+        variables={"text-muted": "#8a93bf"},
     ),
     Theme(
         name="quantui-light",
@@ -32,5 +33,6 @@ THEMES = (
         surface="#ffffff",
         panel="#e8eaf0",
         dark=False,
+        variables={"text-muted": "#5c6370"},
     ),
 )

@@ -18,34 +18,44 @@ _MEANS: dict[Criterion, str] = {
     "memory": "bytes of the weights over all cards, against the smallest",
     "room": "what the weights leave of the device",
     "context": "the longest context that fits",
-    "effort": "what must be done before it can be served: downloads, calibration, merging",
+    "effort": "downloads, calibration, merging before it serves",
     "hardware": "whether the card has the units the format computes with",
     "cards": "how few cards are taken",
 }
+RECOMMENDED = "◆"
+"""Stands before the recommended use."""
+
 _BAR = 20
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
-def summary(use: UseCase, number: int, *, recommended: bool) -> Content:
-    """One line: number, title, summary, and the word for the recommended one."""
+def summary(use: UseCase, number: int, width: int, *, recommended: bool) -> Content:
+    """One line of ``width`` columns: number, title, a mark for the recommended one, the summary as far as it goes."""
     return Content.assemble(
-        Content.styled(f"{number} ", "$text-muted"),
+        f"{number} ",
         Content.styled(f"{use.title:<18}", "bold"),
+        f"{RECOMMENDED if recommended else ' '} ",
         use.summary,
-        Content.styled("  recommended", "$text-success") if recommended else "",
-    )
+    ).truncate(width, ellipsis=True)
 
 
-def weights_shown(use: UseCase) -> Content:
-    """What counts, the heaviest first, each as a bar and in words; then the reason."""
-    parts: list[Content] = [Content(use.reason)]
+def told(use: UseCase, width: int, why_recommended: str) -> Content:
+    """The use in full: its summary and reason, and what counts in it, the heaviest first, each as a bar and in words.
+
+    ``why_recommended`` is "" for a use that is not.
+    """
+    parts: list[Content] = []
+    if why_recommended:
+        parts.append(Content(f"{RECOMMENDED} recommended: {why_recommended}"))
+    parts.append(Content(f"{use.summary} {use.reason}"))
+    bar = _BAR if width >= 84 else _BAR // 2
     for name in sorted(CRITERIA, key=use.weight, reverse=True):
         share = use.weight(name)
         if share:
             parts.append(
                 Content.assemble(
                     f"{name:<9}{share:>4.0%} ",
-                    Content.styled(f"{_bar(share):<{_BAR}}", "$primary"),
+                    Content.styled(f"{_bar(share, bar):<{bar}}", "$primary"),
                     Content.styled(f" {_MEANS[name]}", "$text-muted"),
                 )
             )
@@ -87,6 +97,6 @@ def why_rows(use: UseCase) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _bar(share: float) -> str:
-    full = round(share * _BAR * 8)
+def _bar(share: float, width: int) -> str:
+    full = round(share * width * 8)
     return _BLOCKS[8] * (full // 8) + (_BLOCKS[full % 8] if full % 8 else "")

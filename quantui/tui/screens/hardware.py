@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
@@ -14,7 +13,7 @@ from textual.message import Message
 from textual.widgets import Static
 from textual.widgets.option_list import Option
 
-from quantui.domain.terminal_text import one_line
+from quantui.tui.hardware_head import machine, offers, probing
 from quantui.tui.live_memory import LiveMemory
 from quantui.tui.memory_history import HOST_RAM
 from quantui.tui.screens.step import StepScreen
@@ -30,10 +29,10 @@ if TYPE_CHECKING:
 
     from quantui.domain.explained_row import Row
     from quantui.domain.hardware import Gpu, HardwareReport, Problem
+    from quantui.runtime.engines import EngineStatus
     from quantui.runtime.last_profile import LastProfile
     from quantui.tui.device_rows import DeviceRow
 
-_SPINNER = "|/-\\"
 _SPIN_S = 0.2
 
 
@@ -56,10 +55,10 @@ class HardwareScreen(StepScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pick", "pick"),
-        Binding("r", "probe_again", "probe again"),
+        Binding("r", "probe_again", "probe"),
         Binding("p", "replay", "replay"),
-        Binding("pageup", "scroll_details(-1)", "details up", show=False),
-        Binding("pagedown", "scroll_details(1)", "details down", show=False),
+        Binding("pageup", "scroll_details(-1)", "details up", show=False, priority=True),
+        Binding("pagedown", "scroll_details(1)", "details down", show=False, priority=True),
     ]
     DEFAULT_CSS = """
     HardwareScreen {
@@ -83,7 +82,9 @@ class HardwareScreen(StepScreen):
         self._profile: LastProfile | None = None
         self._waiting: list[str] = []
         self._spinner: Timer | None = None
-        self._title_shown = ""
+        self._told_of = ""
+        self._engines: tuple[EngineStatus, ...] | None = None
+        self._problems: tuple[Problem, ...] = ()
 
     def compose_body(self) -> Iterable[Widget]:
         """The offer of the last profile, the devices, the details, the graph."""
@@ -129,13 +130,19 @@ class HardwareScreen(StepScreen):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Grey what cannot be used now; the replay is not offered without a profile."""
-        if action == "replay":
-            return self._profile is not None
-        if action == "probe_again":
-            return None if self._waiting or self.session.simulated else True
-        if action == "pick":
-            row = self._highlighted
-            return True if row is not None and row.pick is not None else None
+        report, row = self.session.hardware, self._highlighted
+        match action:
+            case "replay":
+                return self._profile is not None
+            case "back":
+                return False
+            case "why":
+                return True if report is not None else None
+            case "probe_again":
+                return None if self._waiting or self.session.simulated else True
+            case "pick":
+                pickable = any(each.pick is not None for each in self._rows)
+                return pickable and (True if row is not None and row.pick is not None else None)
         return super().check_action(action, parameters)
 
     def why(self) -> Sequence[Row]:
@@ -189,6 +196,12 @@ class HardwareScreen(StepScreen):
         from quantui.runtime.last_profile import last_profile
 
         self.post_message(LastProfileFound(last_profile()))
+        # What `w` and a machine without a GPU tell of takes long to load: done here, not at a key press.
+        from quantui.domain.methods import methods
+        from quantui.tui import device_details
+
+        del device_details
+        methods()
 
     def on_last_profile_found(self, message: LastProfileFound) -> None:
         """Offer it first."""
@@ -208,12 +221,15 @@ class HardwareScreen(StepScreen):
         """Columns of a row: the body without the list's scrollbar."""
         return max(self.query_one("#header").size.width - 1, 40)
 
-    def _problems(self, report: HardwareReport) -> tuple[Problem, ...]:
-        from quantui.runtime.engine_advice import engine_problems
-
+    def _take_in(self, report: HardwareReport) -> None:
+        """Work out once what the rows and the details tell of engines and problems."""
         engines = self.session.engines
-        told = () if engines is None else engine_problems(engines, report)
-        return (*report.all_problems(), *told)
+        self._problems, self._engines = report.all_problems(), None
+        if engines is not None:
+            from quantui.runtime.engine_advice import engine_problems, for_this_machine
+
+            self._problems += engine_problems(engines, report)
+            self._engines = tuple(for_this_machine(engines, report))
 
     def _draw(self) -> None:
         self._draw_offer()
@@ -222,14 +238,11 @@ class HardwareScreen(StepScreen):
         if report is None:
             self._draw_details()
             return
-        from quantui.runtime.engine_advice import for_this_machine
         from quantui.tui.device_rows import device_rows
 
-        engines = self.session.engines
-        shown = None if engines is None else for_this_machine(engines, report)
-        rows = device_rows(
-            report, self.session.answers.gpus, shown, self._problems(report), self._width
-        )
+        self._take_in(report)
+        gpus = self.session.answers.gpus
+        rows = device_rows(report, gpus, self._engines, self._problems, self._width)
         devices = self.query_one(PickList)
         if [row.name for row in rows] == [row.name for row in self._rows]:
             for place, row in enumerate(rows):
@@ -246,56 +259,23 @@ class HardwareScreen(StepScreen):
         self._draw_details()
 
     def _draw_offer(self) -> None:
-        lines: list[Content] = []
-        if self._profile is not None:
-            when = datetime.fromtimestamp(self._profile.saved_at).strftime("%d %b %Y, %H:%M")
-            name = one_line(self._profile.path.name)
-            lines.append(
-                Content.assemble(
-                    Content.styled(" p ", "bold reverse"),
-                    f" replay {name} ",
-                    Content.styled(f"({one_line(self._profile.title)}, {when})", "$text-muted"),
-                )
-            )
-        count = self.wizard.background_count
-        if count:
-            runs = "a run lives" if count == 1 else f"{count} runs live"
-            lines.append(
-                Content.assemble(
-                    Content.styled(" b ", "bold reverse"), f" {runs} in the background"
-                )
-            )
+        lines = offers(self._profile, self.wizard.background_count)
         offer = self.query_one("#offer", Static)
         offer.set_class(bool(lines), "-there")
         offer.update(Content("\n").join(lines))
 
     def _draw_header(self) -> None:
-        from quantui.tui.device_rows import header
-
         report = self.session.hardware
         lines: list[Content] = []
         if self._waiting:
-            turn = _SPINNER[int(time.monotonic() / _SPIN_S) % len(_SPINNER)]
-            what = {
-                "hardware": "hardware: NVML, CPU, memory, disks",
-                "engines": "engines: each is asked what it has",
-            }[self._waiting[0]]
-            lines.append(Content(f"{turn} probing {what}..."))
+            lines.append(probing(self._waiting[0], int(time.monotonic() / _SPIN_S)))
         elif report is not None:
-            lines.append(self._machine(report))
+            lines.append(machine(report, self.session.described_by))
         if report is not None and report.gpus:
+            from quantui.tui.device_rows import header
+
             lines.append(header(self._width))
         self.query_one("#header", Static).update(Content("\n").join(lines))
-
-    def _machine(self, report: HardwareReport) -> Content:
-        """One line over the rows: whose machine it is, and the driver."""
-        if self.session.simulated:
-            told = f"A described machine ({one_line(self.session.described_by or 'simulated')}): nothing is run on it."
-            return Content.styled(told, "$text-warning").truncate(self._width, ellipsis=True)
-        if not report.gpus:
-            return Content("No GPU: what that means stands below.")
-        driver = one_line(report.driver_version or "unknown")
-        return Content(f"driver {driver}, CUDA up to {one_line(report.cuda_version or 'unknown')}")
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
         """Show the device in full."""
@@ -304,16 +284,16 @@ class HardwareScreen(StepScreen):
         self.refresh_bindings()
 
     def _draw_details(self) -> None:
-        from quantui.tui.device_details import details, laid_out
-
         report, row = self.session.hardware, self._highlighted
         if report is None or row is None:
             return
-        lines = details(row.name, report, self.session.engines, self._problems(report))
+        from quantui.tui.device_details import details, laid_out
+
+        lines = details(row.name, report, self._engines, self._problems)
         width = max(self.query_one("#details").size.width - 1, 40)
         self.query_one("#told", Static).update(laid_out(lines, width))
-        if row.name != self._title_shown:
-            self._title_shown = row.name
+        if row.name != self._told_of:
+            self._told_of = row.name
             self.query_one("#details", VerticalScroll).scroll_home(animate=False)
         self._draw_graph()
 

@@ -14,7 +14,7 @@ from textual.widgets.option_list import Option
 from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, use_cases
 from quantui.domain.quantities import MOST_TOKENS, MOST_USERS, count, tokens
 from quantui.tui.screens.step import StepScreen
-from quantui.tui.use_case_words import summary, weights_shown, why_rows
+from quantui.tui.use_case_words import summary, told, why_rows
 from quantui.tui.widgets.number_field import NumberField
 from quantui.tui.widgets.pick_list import PickList
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from quantui.domain.explained_row import Row
 
 _FINE_TUNE = "serve-finetune"
+_WHY_RECOMMENDED = {
+    _FINE_TUNE: "an adapter was picked.",
+    DEFAULT_USE_CASE: "it suits most, and nothing picked so far says otherwise.",
+}
 
 
 class UseCaseScreen(StepScreen):
@@ -42,6 +46,8 @@ class UseCaseScreen(StepScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "numbers"),
+        Binding("pageup", "scroll_told(-1)", "weights up", show=False, priority=True),
+        Binding("pagedown", "scroll_told(1)", "weights down", show=False, priority=True),
     ]
     DEFAULT_CSS = """
     UseCaseScreen {
@@ -92,9 +98,7 @@ class UseCaseScreen(StepScreen):
         if kept["answered"]:
             self._typed[chosen] = (answers.context, answers.users)
         uses = self.query_one("#uses", PickList)
-        uses.add_options(
-            [Option(self._line(use, place), id=use.name) for place, use in self._numbered()]
-        )
+        uses.add_options(self._options())
         uses.highlighted = [use.name for use in self._uses].index(chosen)
         uses.focus()
         self._offer()
@@ -108,6 +112,16 @@ class UseCaseScreen(StepScreen):
     def chosen(self) -> UseCase:
         """The highlighted use."""
         return self._uses[self.query_one("#uses", PickList).highlighted or 0]
+
+    def on_resize(self) -> None:
+        """Lines are as wide as the screen."""
+        self.call_after_refresh(self._draw)
+
+    def _draw(self) -> None:
+        uses = self.query_one("#uses", PickList)
+        for place, option in enumerate(self._options()):
+            uses.replace_option_prompt_at_index(place, option.prompt)
+        self._draw_told()
 
     def ready(self) -> bool:
         """Both numbers have to be such."""
@@ -134,6 +148,15 @@ class UseCaseScreen(StepScreen):
             self.leave()
         super().action_back()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """There is always a reason to be told, and it need not be made to know that."""
+        return True if action == "why" else super().check_action(action, parameters)
+
+    def action_scroll_told(self, pages: int) -> None:
+        """Read on in what counts without leaving the list."""
+        counts = self.query_one("#counts", VerticalScroll)
+        counts.scroll_relative(y=pages * max(counts.size.height - 1, 1), animate=False)
+
     # --- what is typed and highlighted
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
@@ -150,7 +173,7 @@ class UseCaseScreen(StepScreen):
         if error is not None:
             about.update(Content(f"✗ {error.why}"))
         else:
-            about.update(Content(_ABOUT[str(field.id)]))
+            about.update(_about(str(field.id), field.number))
             self._typed[self.chosen.name] = (
                 self.query_one("#context", NumberField).number,
                 self.query_one("#users", NumberField).number,
@@ -163,23 +186,40 @@ class UseCaseScreen(StepScreen):
         with self.prevent(NumberField.Told):
             self.query_one("#context", NumberField).offer(use.context, context)
             self.query_one("#users", NumberField).offer(use.users, users)
-        for name, words in _ABOUT.items():
+        for name, number in (("context", context), ("users", users)):
             about = self.query_one(f"#{name}-about", Static)
             about.remove_class("-bad")
-            about.update(Content(words))
-        self.query_one("#told", Static).update(weights_shown(use))
+            about.update(_about(name, number))
+        self._draw_told()
         self.refresh_bindings()
 
-    def _numbered(self) -> Iterable[tuple[int, UseCase]]:
-        return enumerate(self._uses, 1)
+    def _draw_told(self) -> None:
+        use = self.chosen
+        why = _WHY_RECOMMENDED[use.name] if use.name == self.recommended else ""
+        self.query_one("#told", Static).update(told(use, self._width, why))
 
-    def _line(self, use: UseCase, place: int) -> Content:
-        return summary(use, place % 10, recommended=use.name == self.recommended)
+    def _options(self) -> list[Option]:
+        recommended = self.recommended
+        return [
+            Option(
+                summary(use, place % 10, self._width, recommended=use.name == recommended),
+                id=use.name,
+            )
+            for place, use in enumerate(self._uses, 1)
+        ]
+
+    @property
+    def _width(self) -> int:
+        return max(self.query_one("#counts").size.width - 1, 40)
 
 
 _context = partial(tokens, "The context length")
 _users = partial(count, "The number of users", what="users")
-_ABOUT = {
-    "context": "tokens of one request, with its answer",
-    "users": "requests at the same time",
-}
+
+
+def _about(field: str, number: int | None) -> Content:
+    """What the number counts; what was typed as 32K is told in full."""
+    typed = "" if number is None else f"{number} "
+    if field == "context":
+        return Content(f"{typed}tokens of one request, with its answer")
+    return Content(f"{typed}request{'' if number == 1 else 's'} at the same time")

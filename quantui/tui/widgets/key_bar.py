@@ -21,6 +21,9 @@ class KeyBar(Widget, can_focus=False):
     }
     """
 
+    auto_links = False
+    """A key is no link to be underlined; a click works all the same."""
+
     def on_mount(self) -> None:
         """Follow the bindings as focus and state change."""
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.refresh())

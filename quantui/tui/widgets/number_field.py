@@ -24,10 +24,11 @@ class NumberField(Input):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up,plus", "step(1)", "double", show=False),
         Binding("down,minus", "step(-1)", "halve", show=False),
-        Binding("enter", "screen.next", "next", show=False),
+        Binding("enter", "screen.next", "next"),
     ]
     DEFAULT_CSS = """
     NumberField { width: 22; }
+    NumberField > .input--placeholder { color: $text-muted; }
     """
 
     class Told(Message):
