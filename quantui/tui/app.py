@@ -11,7 +11,13 @@ from textual.binding import Binding, BindingType
 from textual.worker import get_current_worker
 
 from quantui.domain.errors import QuantuiError
-from quantui.tui.messages import EnginesListed, HardwareProbed, RunChanged, RunLost
+from quantui.tui.messages import (
+    BackgroundCounted,
+    EnginesListed,
+    HardwareProbed,
+    RunChanged,
+    RunLost,
+)
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.session import Session
 from quantui.tui.steps import step_named
@@ -66,6 +72,12 @@ class QuantuiApp(App[int]):
         self.push_screen(step_named("hardware").screen())
         self.call_after_refresh(self.probe)
 
+    def on_unmount(self) -> None:
+        """However it ends: nobody follows the run any more, and the terminal has its own title back."""
+        if self.session.run is not None:
+            self.session.run.stop.set()
+        self.terminal.close()
+
     # --- the way between steps
 
     def go(self, name: str) -> None:
@@ -94,7 +106,10 @@ class QuantuiApp(App[int]):
         self.post_message(HardwareProbed(report))
         from quantui.runtime.engines import list_engines
 
-        self.post_message(EnginesListed(tuple(list_engines())))
+        try:
+            self.post_message(EnginesListed(tuple(list_engines())))
+        except QuantuiError as error:
+            self.post_message(EnginesListed((), error))
 
     def on_hardware_probed(self, message: HardwareProbed) -> None:
         """Keep the report; what was computed from another one is forgotten."""
@@ -107,6 +122,14 @@ class QuantuiApp(App[int]):
     def on_engines_listed(self, message: EnginesListed) -> None:
         """Keep the engines' states."""
         self.session.engines = message.engines
+        if self.step is not None:
+            self.step.hardware_changed()
+        if message.error is not None:
+            self._tell(message.error)
+
+    def on_background_counted(self, message: BackgroundCounted) -> None:
+        """Runs of an earlier wizard, or of another one, are told at the start."""
+        self.background_count = message.count
         if self.step is not None:
             self.step.hardware_changed()
 

@@ -22,10 +22,21 @@ class HardwareProbed(Message):
 
 
 class EnginesListed(Message):
-    """The engines were looked at."""
+    """The engines were looked at; ``error`` says why that was not possible."""
 
-    def __init__(self, engines: tuple[EngineStatus, ...]) -> None:
+    def __init__(
+        self, engines: tuple[EngineStatus, ...], error: QuantuiError | None = None
+    ) -> None:
         self.engines = engines
+        self.error = error
+        super().__init__()
+
+
+class BackgroundCounted(Message):
+    """So many runs go on without this wizard."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
         super().__init__()
 
 

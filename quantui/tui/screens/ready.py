@@ -42,11 +42,12 @@ class ReadyScreen(StepScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter,i", "chat", "chat"),
+        Binding("w", "why", "why", show=False),
         Binding("m", "facts", "figures"),
         Binding("tab", "snippet", "snippet", priority=True, show=False),
         Binding("y", "copy", "copy"),
         Binding("s", "save", "save"),
-        Binding("k", "keep", "keep & quit"),
+        Binding("k", "keep", "keep"),
         Binding("x", "stop", "stop"),
         Binding("l", "log", "log", show=False),
         Binding("t", "system", "system prompt", show=False),
@@ -61,6 +62,10 @@ class ReadyScreen(StepScreen):
     ReadyScreen #system.-there { display: block; }
     ReadyScreen #facts Static { height: auto; margin-bottom: 1; }
     ReadyScreen #facts RunMemory { height: 10; margin-bottom: 1; }
+    ReadyScreen.-short ChatBox Input, ReadyScreen.-short ChatBox Input:focus {
+        height: 1; border: none; background: $panel; padding: 0 1;
+    }
+    ReadyScreen.-short #facts RunMemory { height: 7; }
     ReadyScreen.-narrow #facts { display: none; }
     ReadyScreen.-narrow.-facts #facts { display: block; }
     ReadyScreen.-narrow.-facts #chatting { display: none; }
@@ -240,7 +245,7 @@ class ReadyScreen(StepScreen):
         if action == "snippet":
             return bool(self._snippets) and self._facts_shown()
         if action == "copy":
-            return True if self._snippets else None
+            return bool(self._snippets) and self._facts_shown()
         return super().check_action(action, parameters)
 
     def _facts_shown(self) -> bool:

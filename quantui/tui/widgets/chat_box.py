@@ -31,7 +31,7 @@ class ChatInput(Input):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "send"),
-        Binding("escape", "out", "stop the answer / other keys"),
+        Binding("escape", "out", "stop the answer, other keys"),
     ]
 
     def action_out(self) -> None:
@@ -50,7 +50,6 @@ class ChatBox(Vertical):
     ChatBox #talk Static { height: auto; margin-bottom: 1; }
     ChatBox Input { height: 3; border: round $panel; }
     ChatBox Input:focus { border: round $primary; }
-    .-short ChatBox Input { height: 1; border: none; background: $panel; padding: 0 1; }
     """
 
     class Said(Message):

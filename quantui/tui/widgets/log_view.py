@@ -160,6 +160,12 @@ class LogView(ScrollView, can_focus=True):
 
     # --- searching
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """There is a next place once something was searched for."""
+        if action == "found":
+            return bool(self.query_text)
+        return super().check_action(action, parameters)
+
     def search(self, text: str) -> int:
         """Mark ``text`` wherever it stands, in either case, and go to its last place; gives the number of lines."""
         self.query_text = text.lower()
@@ -168,6 +174,7 @@ class LogView(ScrollView, can_focus=True):
         if found:
             self._show(found[-1])
         self.refresh()
+        self.refresh_bindings()
         self.post_message(self.Changed())
         return len(found)
 
