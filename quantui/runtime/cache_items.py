@@ -106,9 +106,13 @@ def _hub_items() -> Iterator[CacheItem]:
             repo.repo_id,
             shown_path(repo.repo_path),
             repo.size_on_disk + unfinished,
-            f"{kind}{count} revision{'' if count == 1 else 's'}, {repo.nb_files} file{'' if repo.nb_files == 1 else 's'}{more}",
+            f"{kind}{_counted(count, 'revision')}, {_counted(repo.nb_files, 'file')}{more}",
             repo.last_accessed,
         )
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
 
 
 def _artifact_items() -> Iterator[CacheItem]:

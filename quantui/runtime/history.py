@@ -5,19 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from quantui.domain.run_state import RunState, reduce
 from quantui.domain.run_summary import Figure, RunSummary, StepSummary, summarize
 from quantui.runtime.hosted_run import read_owner
 from quantui.runtime.paths import cache_dir, runs_dir
-from quantui.runtime.run_record import EVENTS, Fold
+from quantui.runtime.run_record import EVENTS, read_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _FORMAT = 1
+_MEMORY = b'{"type": "memory"'
+_PASSED_OVER = (b'{"type": "step.progress"', b'{"type": "step.phase"', b'{"type": "log"')
+"""As the recorder begins such lines; one that is written otherwise is parsed as any other."""
+_CARDS = re.compile(rb"\[(\d{1,4}), (\d{1,18}), \d{1,18}\]")
+"""Index, bytes in use and in all of a GPU, in a sample of memory."""
 _Stamp = tuple[int, int]
 """Nanoseconds and bytes of a record: it is only ever appended to."""
 
@@ -68,11 +75,25 @@ def _folders() -> list[Path]:
 
 def _read(folder: Path) -> RunSummary:
     try:
-        state = Fold(folder / EVENTS).state()
-        return summarize(folder.name, str(folder), state)
+        return summarize(folder.name, str(folder), _state(folder / EVENTS))
     except (OSError, ValueError, TypeError, AttributeError, OverflowError):
         # Events of the right names whose values are not what they must be.
         return RunSummary(folder.name, str(folder), "cut off")
+
+
+def _state(record: Path) -> RunState:
+    """The state at the end of a record, without what a summary does not tell: most lines are not even parsed."""
+    state = RunState()
+    peaks: dict[int, int] = {}
+    with record.open("rb") as lines:
+        for line in lines:
+            if line.startswith(_MEMORY):
+                for index, used in _CARDS.findall(line):
+                    peaks[int(index)] = max(peaks.get(int(index), 0), int(used))
+            elif not line.startswith(_PASSED_OVER):
+                event = read_event(line)
+                state = state if event is None else reduce(event, state)
+    return replace(state, peak_gpu_bytes=tuple(sorted(peaks.items())))
 
 
 def _cache_file() -> Path:

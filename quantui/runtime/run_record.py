@@ -43,7 +43,7 @@ class RecordTail:
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     self._offset += len(line) + 1
-                    event = _event(line)
+                    event = read_event(line)
                     if event is not None:
                         yield event
 
@@ -77,7 +77,8 @@ class Fold:
         return self._state
 
 
-def _event(line: bytes) -> RunEvent | None:
+def read_event(line: bytes) -> RunEvent | None:
+    """The event in a line of a record; None for one that is none."""
     try:
         told = json.loads(line)
         return from_dict(told) if isinstance(told, dict) else None

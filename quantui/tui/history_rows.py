@@ -126,7 +126,7 @@ def facts(run: RunSummary) -> list[tuple[str, str]]:
 
 
 def figure_line(one: Figure) -> str:
-    """A measured figure with what was predicted, what the 16-bit model has, and its source."""
+    """A measured figure with what was predicted and what the 16-bit model has."""
     parts = [figure_words(one.value, one.unit)]
     if one.predicted:
         parts.append(f"predicted {figure_words(one.predicted, one.unit)}")
@@ -134,7 +134,7 @@ def figure_line(one: Figure) -> str:
         parts.append(
             f"16 bit {figure_words(one.base, one.unit)}, {100 * (one.value / one.base - 1):+.2f} %"
         )
-    return f"{', '.join(parts)}  [{one.source or 'source unknown'}]"
+    return ", ".join(parts)
 
 
 def compare(left: RunSummary, right: RunSummary) -> list[Line]:

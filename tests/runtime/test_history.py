@@ -68,7 +68,7 @@ def test_a_run_that_goes_on_is_read_again():
 def test_a_record_that_did_not_change_is_not_read_again(monkeypatch):
     record_run("20270101-000000-aaaaaa")
     before = list(read_history())
-    monkeypatch.setattr(history, "Fold", None)
+    monkeypatch.setattr(history, "_read", None)
     assert list(read_history()) == before
 
 
@@ -80,7 +80,7 @@ def test_who_stops_asking_early_loses_nothing_of_what_was_read(monkeypatch):
     runs = read_history()
     list(islice(runs, 1))
     runs.close()
-    monkeypatch.setattr(history, "Fold", None)
+    monkeypatch.setattr(history, "_read", None)
     assert len(list(read_history())) == 4
 
 

@@ -48,8 +48,8 @@ def test_a_file_that_is_gone_is_not_offered(tmp_path):
         '{"format": 1, "path": 3, "title": "x", "saved_at": 1}',
         "\xff",
         "[" * 9999,
-    ]
-    + [json.dumps({"format": 1, "path": "/x\0", "title": "x", "saved_at": "nan"})],
+        json.dumps({"format": 1, "path": "/x\0", "title": "x", "saved_at": "nan"}),
+    ],
 )
 def test_what_is_damaged_counts_as_none(content):
     last_profile_file().parent.mkdir(parents=True)

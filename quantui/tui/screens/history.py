@@ -71,6 +71,8 @@ class HistoryScreen(OverScreen):
         super().__init__()
         self.marked: list[str] = []
         self.runs: tuple[RunSummary, ...] = ()
+        self.whole = False
+        """Whether every record was read."""
 
     def compose_body(self) -> Iterable[Widget]:
         """The table, and the highlighted run in full."""
@@ -125,9 +127,11 @@ class HistoryScreen(OverScreen):
         ids = [run.run_id for run in self.runs]
         place = ids.index(before.run_id) if before is not None and before.run_id in ids else None
         self.table.show(self.runs, cursor=place)
+        self.whole = message.done
         if message.done:
             ok = sum(run.outcome == "ok" for run in self.runs)
-            self.say(f"{len(self.runs)} runs, {ok} of them ok" if self.runs else "no runs yet")
+            count = f"{len(self.runs)} run{'' if len(self.runs) == 1 else 's'}"
+            self.say(f"{count}, {ok} of them ok" if self.runs else "no runs yet")
             self.table.display = bool(self.runs)
         self._say_more()
         self.refresh_bindings()

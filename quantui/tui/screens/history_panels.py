@@ -24,9 +24,7 @@ def details_panel(run: RunSummary) -> Panel:
     """Facts, steps with their seconds, measured figures with their sources, notices, and where the record is."""
     parts = [_named(name, value) for name, value in words.facts(run)]
     if run.memory_source:
-        parts.append(
-            Content.styled(f"{'':<{_NAME_WIDTH}} source: {run.memory_source}", "$text-muted")
-        )
+        parts.append(_source(run.memory_source))
     parts += _error(run)
     parts += [_head("Steps")]
     parts += [
@@ -36,10 +34,10 @@ def details_panel(run: RunSummary) -> Panel:
         )
         for step in run.steps
     ] or [Content("unknown")]
-    parts += [_head("Measured")]
-    parts += [_named(one.name, words.figure_line(one)) for one in run.figures] or [
-        Content("nothing")
-    ]
+    parts.append(_head("Measured"))
+    for one in run.figures:
+        parts += [_named(one.name, words.figure_line(one)), _source(one.source or "unknown")]
+    parts += [] if run.figures else [Content("nothing")]
     if run.notices:
         parts += [_head("Notices"), *(Content(f"- {one_line(text)}") for text in run.notices)]
     parts += [_head("Record"), Content(one_line(run.directory))]
@@ -66,6 +64,10 @@ def _columns(*texts: str) -> str:
 def _named(name: str, value: str) -> Content:
     shown = Content.styled(f"{one_line(name):<{_NAME_WIDTH}} ", "$text-muted")
     return Content.assemble(shown, one_line(value))
+
+
+def _source(text: str) -> Content:
+    return Content.styled(f"{'':<{_NAME_WIDTH}} source: {one_line(text)}", "$text-muted")
 
 
 def _head(text: str) -> Content:

@@ -147,8 +147,9 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         self._follow()
 
     def on_focus(self) -> None:
-        """The cursor of the table with the focus is the brighter one."""
+        """The cursor of the table with the focus is the brighter one, and what it is on is told."""
         self.refresh()
+        self.post_message(self.Highlighted(self))
 
     def on_blur(self) -> None:
         """The other way round."""
