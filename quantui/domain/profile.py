@@ -131,8 +131,8 @@ def set_option(
     return draft.with_option(section, key, _checked(name, text, section, field, option, value))
 
 
-def apply_overrides(draft: Draft, assignments: list[str]) -> Draft:
-    """``draft`` with ``section.key=value`` assignments applied (the ``--set`` flag).
+def apply_overrides(draft: Draft, assignments: list[str], *, name: str = "--set") -> Draft:
+    """``draft`` with ``section.key=value`` assignments applied (the ``--set`` flag); ``name`` is where they stand.
 
     The value is read as TOML; where a string is wanted, or it is no TOML, it is the text as it stands, so
     quotes may be left out. Nothing after the ``=`` unsets an option that may be unset.
@@ -143,11 +143,11 @@ def apply_overrides(draft: Draft, assignments: list[str]) -> Draft:
         if not (equals and dot and key):
             raise QuantuiError(
                 "arguments.bad-set",
-                f"--set {assignment} is not of the form SECTION.KEY=VALUE.",
+                f"{name} {assignment} is not of the form SECTION.KEY=VALUE.",
                 fix="For example: --set serve.port=8001",
             )
         if section not in SECTIONS:
-            raise unknown_key("--set", "", (), section, SECTIONS)
+            raise unknown_key(name, "", (), section, SECTIONS)
         value = _value_of(section, key, raw)
         if value is None:
             draft = draft.with_option(section, key, None)
@@ -156,8 +156,8 @@ def apply_overrides(draft: Draft, assignments: list[str]) -> Draft:
             argument = key.removeprefix("extra_args.")
             value = {**draft.serve.extra_args, argument: value}
             key = "extra_args"
-        draft = set_option(draft, section, key, value, name="--set")
-    check_together(draft, name="--set")
+        draft = set_option(draft, section, key, value, name=name)
+    check_together(draft, name=name)
     return draft
 
 

@@ -192,6 +192,11 @@ def render_profile(draft: Draft) -> str:
     return tomlkit.dumps(document)
 
 
+def toml_value(value: object) -> str:
+    """An option's value as a profile would hold it: ``[0, 1]``, ``true``, ``"bfloat16"``."""
+    return str(_item(value).as_string())
+
+
 def _help(option: Option) -> list[str]:
     import textwrap
 
