@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Turn:
-    """What ``role`` (user or assistant) said; ``note``: how fast, or what went wrong."""
+    """What ``role`` (user or assistant) said; ``note``: how fast, or what went wrong.
+
+    ``thought``: what a reasoning model thought before it; shown, and not sent again.
+    """
 
     role: str
     text: str
     note: str = ""
+    thought: str = ""
 
 
 @dataclass

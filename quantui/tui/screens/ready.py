@@ -35,6 +35,7 @@ class ReadyScreen(StepScreen):
     """Shown while ``session.run`` serves. Wide: chat left, figures right; narrow: `m` goes between them."""
 
     NAME = "ready"
+    AUTO_FOCUS: ClassVar[str] = "#say"
     HELP = (
         "The model is served by vLLM at the address on top, as OpenAI's API has it. Escape leaves the chat's input, "
         "so that the other keys work. What was predicted stands beside what was measured. k keeps the server "
@@ -117,8 +118,7 @@ class ReadyScreen(StepScreen):
                 yield Static(id="snippet", markup=False)
 
     def on_mount(self) -> None:
-        """The chat's input has the focus."""
-        self.query_one("#say").focus()
+        """Look up what the chat needs; draw once everything is there."""
         self._learn()
         self.call_after_refresh(self.run_changed)
 

@@ -138,13 +138,16 @@ class ChatBox(Vertical):
                 stop=stop,
             ):
                 if isinstance(part, ChatDelta):
-                    answer.text += part.text
+                    if part.reasoning:
+                        answer.thought += part.text
+                    else:
+                        answer.text += part.text
                     if time.monotonic() - told >= _TELL_EVERY_S:
                         told = time.monotonic()
                         self.post_message(self.Said(answer, over=False))
                 else:
                     words = [speed_words(part.tokens, part.seconds, part.first_token_seconds)]
-                    words += ["stopped"] if stop.is_set() else []
+                    words += ["stopped"] if part.finish_reason == "stopped" else []
                     words += ["cut off at its longest"] if part.finish_reason == "length" else []
                     words += [part.note] if part.note else []
                     answer.note = "; ".join(words)
@@ -177,9 +180,14 @@ class _Said(Static):
 
 
 def _words(turn: Turn) -> Content:
-    who = Content.styled("you    ", "bold $accent" if turn.role == "user" else "bold $success")
-    if turn.role != "user":
-        who = Content.styled("model  ", "bold $success")
-    text = Content(sanitize(turn.text, keep_newlines=True).strip())
-    note = Content.styled(f"\n       {sanitize(turn.note)}", "$text-muted") if turn.note else ""
-    return Content.assemble(who, text, note)
+    asked = turn.role == "user"
+    parts = [
+        Content.styled("you    " if asked else "model  ", "bold $text-accent" if asked else "bold")
+    ]
+    if turn.thought:
+        thought = sanitize(turn.thought, keep_newlines=True).strip()
+        parts.append(Content.styled(f"(thinks) {thought}\n", "italic $text-muted"))
+    parts.append(Content(sanitize(turn.text, keep_newlines=True).strip()))
+    if turn.note:
+        parts.append(Content.styled(f"\n       {sanitize(turn.note)}", "$text-muted"))
+    return Content.assemble(*parts)

@@ -88,6 +88,8 @@ class RunMemory(Vertical):
 
     def show(self, view: RunView) -> None:
         """Draw the newest samples."""
+        if not self.is_mounted:
+            return
         devices = devices_of(view)
         first = self._first if self._first < len(devices) else 0
         shown = devices[first : first + self._room()]
