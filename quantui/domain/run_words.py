@@ -32,6 +32,8 @@ def figure_words(value: float, unit: str, digits: int = 2) -> str:
     """A number in its unit, without zeros that say nothing."""
     if unit == "bytes":
         return format_bytes(value)
+    if digits and 0 < abs(value) < 0.1:
+        digits += 2
     text = f"{value:,.{digits}f}"
     return f"{text.rstrip('0').rstrip('.') if digits else text} {unit}".strip()
 

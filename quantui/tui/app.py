@@ -51,7 +51,8 @@ class QuantuiApp(App[int]):
         Binding("c", "cache", "cache"),
         Binding("h", "history", "history"),
         Binding("b", "background", "background", show=False),
-        Binding("ctrl+q,q", "leave", "quit", key_display="q", priority=False),
+        Binding("q", "leave", "quit"),
+        Binding("ctrl+q", "leave", "quit", show=False),
     ]
 
     def __init__(

@@ -26,6 +26,22 @@ def compared(row: FigureRow) -> str:
     return words
 
 
+def figure_lines(rows: Sequence[FigureRow], width: int) -> list[str]:
+    """A line a figure in ``width`` columns; what it is compared with goes below where it does not fit."""
+    names = max((len(row.name) for row in rows), default=0)
+    lines: list[str] = []
+    for row in rows:
+        value, *rest = compared(row).split(", predicted ", 1)
+        lines.append(f"{row.name:<{names}}  {value}")
+        for words in rest:
+            beside = f"{lines[-1]}, predicted {words}"
+            if len(beside) <= width or not width:
+                lines[-1] = beside
+            else:
+                lines.append(f"{'':<{names}}  predicted {words}")
+    return lines
+
+
 def run_rows(view: RunView) -> Sequence[Row]:
     """The rows of the `w` panel."""
     from quantui.domain.explained_row import Row

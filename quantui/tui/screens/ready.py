@@ -15,7 +15,7 @@ from textual.widgets import Input, Static
 from quantui.domain.formatting import format_seconds
 from quantui.domain.run_words import figure_rows
 from quantui.domain.terminal_text import one_line, sanitize
-from quantui.tui.run_words import compared, run_rows
+from quantui.tui.run_words import figure_lines, run_rows
 from quantui.tui.screens.ask import Ask, Reply
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.talk import Talk
@@ -35,7 +35,6 @@ class ReadyScreen(StepScreen):
     """Shown while ``session.run`` serves. Wide: chat left, figures right; narrow: `m` goes between them."""
 
     NAME = "ready"
-    AUTO_FOCUS: ClassVar[str] = "#say"
     HELP = (
         "The model is served by vLLM at the address on top, as OpenAI's API has it. Escape leaves the chat's input, "
         "so that the other keys work. What was predicted stands beside what was measured. k keeps the server "
@@ -46,7 +45,7 @@ class ReadyScreen(StepScreen):
         Binding("w", "why", "why", show=False),
         Binding("m", "facts", "figures"),
         Binding("tab", "snippet", "snippet", priority=True, show=False),
-        Binding("y", "copy", "copy"),
+        Binding("y", "copy", "copy", show=False),
         Binding("s", "save", "save"),
         Binding("k", "keep", "keep"),
         Binding("x", "stop", "stop"),
@@ -58,6 +57,7 @@ class ReadyScreen(StepScreen):
     ReadyScreen #both { height: 1fr; }
     ReadyScreen #facts { width: 1fr; height: 1fr; }
     ReadyScreen.-wide #facts { padding-left: 2; }
+    ReadyScreen.-wide #where { margin-bottom: 1; }
     ReadyScreen #chatting { width: 1fr; height: 1fr; }
     ReadyScreen #system { display: none; height: 1; border: none; background: $panel; padding: 0 1; }
     ReadyScreen #system.-there { display: block; }
@@ -84,7 +84,7 @@ class ReadyScreen(StepScreen):
         super().__init__()
         self._snippets: dict[str, str] = {}
         self._shown = 0
-        self._asked_at: str = ""
+        self._figures: object = None
 
     @property
     def view(self) -> RunView | None:
@@ -196,12 +196,13 @@ class ReadyScreen(StepScreen):
 
     def _show_figures(self, view: RunView) -> None:
         rows = figure_rows(view.state)
-        if self._asked_at == (told := repr(rows)):
+        shown = (rows, self.size)
+        if self._figures == shown:
             return
-        self._asked_at = told
+        self._figures = shown
         lines = [Content.styled("measured (w: formulas and sources)", "bold")]
-        width = max((len(row.name) for row in rows), default=0)
-        lines += [Content(f"{row.name:<{width}}  {compared(row)}") for row in rows]
+        room = self.query_one("#figures").content_size.width
+        lines += [Content(line) for line in figure_lines(rows, room)]
         if view.state.answer is not None:
             lines.append(
                 Content.styled(f"asked   {one_line(view.state.answer.prompt)}", "$text-muted")

@@ -82,8 +82,9 @@ class ChatBox(Vertical):
         yield ChatInput(placeholder="Say something; Enter sends", id="say")
 
     def on_mount(self) -> None:
-        """The newest is in sight."""
+        """The newest is in sight, and the person can type."""
         self.query_one("#talk", VerticalScroll).anchor()
+        self.query_one(ChatInput).focus()
 
     def on_unmount(self) -> None:
         """An answer that streams ends with the screen."""
@@ -182,12 +183,12 @@ class _Said(Static):
 def _words(turn: Turn) -> Content:
     asked = turn.role == "user"
     parts = [
-        Content.styled("you    " if asked else "model  ", "bold $text-accent" if asked else "bold")
+        Content.styled("you  " if asked else "model  ", "bold $text-accent" if asked else "bold")
     ]
     if turn.thought:
         thought = sanitize(turn.thought, keep_newlines=True).strip()
         parts.append(Content.styled(f"(thinks) {thought}\n", "italic $text-muted"))
     parts.append(Content(sanitize(turn.text, keep_newlines=True).strip()))
     if turn.note:
-        parts.append(Content.styled(f"\n       {sanitize(turn.note)}", "$text-muted"))
+        parts.append(Content.styled(f"\n{sanitize(turn.note)}", "$text-muted"))
     return Content.assemble(*parts)
