@@ -47,10 +47,16 @@ class QuantuiApp(App[int]):
     CSS_PATH = "quantui.tcss"
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "help", key_display="?"),
-        Binding("c", "cache", "cache"),
-        Binding("h", "history", "history"),
-        Binding("b", "background", "background", show=False),
+        Binding("question_mark", "help", "help", key_display="?", tooltip="this help"),
+        Binding("c", "cache", "cache", tooltip="cache: what takes the disk, the largest first"),
+        Binding("h", "history", "history", tooltip="history: earlier runs, compared and plotted"),
+        Binding(
+            "b",
+            "background",
+            "background",
+            show=False,
+            tooltip="background: runs that live without this window",
+        ),
         Binding("q", "leave", "quit"),
         Binding("ctrl+q", "leave", "quit", show=False),
     ]
