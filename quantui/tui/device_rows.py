@@ -125,7 +125,7 @@ def _gib(count: int | None) -> str:
 def _gpu(gpu: Gpu, picked: bool, usable: bool, width: int) -> Content:
     name = Content(one_line(gpu.name or "unknown name"))
     heat = "?" if gpu.temperature_c is None else f"{gpu.temperature_c:.0f} °C"
-    troubled = any(problem.severity != "note" for problem in gpu.problems)
+    troubled = usable and any(problem.severity != "note" for problem in gpu.problems)
     mark = Content.styled("[x]", "bold") if picked else Content("[ ]")
     if not usable:
         mark = Content.styled(" ✗ ", "$text-error")
@@ -176,6 +176,8 @@ def _disks(report: HardwareReport) -> Content:
 def _engines(engines: Sequence[EngineStatus] | None) -> Content:
     if engines is None:
         return Content("probing...")
+    if not engines:
+        return Content("unknown")
     there = [engine for engine in engines if engine.state != "absent"]
     if not there:
         return Content("none made yet")

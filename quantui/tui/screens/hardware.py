@@ -69,9 +69,10 @@ class HardwareScreen(StepScreen):
         #devices > .option-list--option { padding: 0; }
         #details { height: 1fr; min-height: 3; margin-top: 1; scrollbar-size-vertical: 1; }
         #details Static { height: auto; }
-        MemoryGraph { height: 6; margin-top: 1; display: none; }
+        MemoryGraph { height: 12; margin-top: 1; display: none; }
         MemoryGraph.-there { display: block; }
-        &.-tall MemoryGraph { height: 12; }
+        &.-short MemoryGraph { height: 5; }
+        &.-short #devices { max-height: 8; }
     }
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -12,6 +11,7 @@ from textual.widgets import Static
 from textual.widgets.option_list import Option
 
 from quantui.domain.choosing.use_cases import DEFAULT_USE_CASE, use_cases
+from quantui.domain.errors import QuantuiError
 from quantui.domain.quantities import MOST_TOKENS, MOST_USERS, count, tokens
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.use_case_words import summary, told, why_rows
@@ -170,8 +170,9 @@ class UseCaseScreen(StepScreen):
         field, error = message.field, message.error
         about = self.query_one(f"#{field.id}-about", Static)
         about.set_class(error is not None, "-bad")
+        self.tell(error)
         if error is not None:
-            about.update(Content(f"✗ {error.why}"))
+            about.update(Content(f"✗ {field.value[:12]} is not such a number"))
         else:
             about.update(_about(str(field.id), field.number))
             self._typed[self.chosen.name] = (
@@ -186,6 +187,7 @@ class UseCaseScreen(StepScreen):
         with self.prevent(NumberField.Told):
             self.query_one("#context", NumberField).offer(use.context, context)
             self.query_one("#users", NumberField).offer(use.users, users)
+        self.tell(None)
         for name, number in (("context", context), ("users", users)):
             about = self.query_one(f"#{name}-about", Static)
             about.remove_class("-bad")
@@ -213,8 +215,24 @@ class UseCaseScreen(StepScreen):
         return max(self.query_one("#counts").size.width - 1, 40)
 
 
-_context = partial(tokens, "The context length")
-_users = partial(count, "The number of users", what="users")
+def _context(text: str) -> int:
+    """Tokens; raises QuantuiError in the words of a field."""
+    try:
+        return tokens("The context length", text)
+    except QuantuiError as error:
+        raise _worded(error, "For example 8192, or 32K for 32768; empty is the default.") from None
+
+
+def _users(text: str) -> int:
+    """Users; raises QuantuiError in the words of a field."""
+    try:
+        return count("The number of users", text, "users")
+    except QuantuiError as error:
+        raise _worded(error, "For example 4; empty is the default.") from None
+
+
+def _worded(error: QuantuiError, fix: str) -> QuantuiError:
+    return QuantuiError(error.code, error.what, error.why, fix, error.exit_code)
 
 
 def _about(field: str, number: int | None) -> Content:

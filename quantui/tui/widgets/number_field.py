@@ -78,9 +78,9 @@ class NumberField(Input):
         return character in _TAKEN
 
     async def _on_key(self, event: events.Key) -> None:
+        # Textual calls every class's handler: Input's own would type the letter.
         if event.is_printable and event.character not in _TAKEN:
-            return
-        await super()._on_key(event)
+            event.prevent_default()
 
     def action_step(self, direction: int) -> None:
         """To the next power of two above or below."""
