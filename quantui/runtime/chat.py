@@ -211,12 +211,11 @@ def snippets(url: str, model: str, *, key_env: str | None, chat: bool) -> dict[s
     ``key_env``: the variable that holds the API key. Without ``chat`` the model continues a text.
     """
     key = key_env if key_env and _VARIABLE.fullmatch(key_env) else None
+    asked: dict[str, object] = {"prompt": "The capital of France is"}
+    path, call, said = "completions", "completions", "text"
     if chat:
-        path, asked = "chat/completions", {"messages": [{"role": "user", "content": "Hello!"}]}
-        call, said = "chat.completions", "message.content"
-    else:
-        path, asked = "completions", {"prompt": "The capital of France is"}
-        call, said = "completions", "text"
+        asked = {"messages": [{"role": "user", "content": "Hello!"}]}
+        path, call, said = "chat/completions", "chat.completions", "message.content"
     body = json.dumps({"model": model, **asked, "max_tokens": 128})
     curl = [f"curl {shlex.quote(f'{url}/{path}')}", "-H 'Content-Type: application/json'"]
     curl += [f'-H "Authorization: Bearer ${key}"'] if key else []
