@@ -59,7 +59,7 @@ def nothing_words(found: Recommendation, width: int, lines: int) -> Content:
     nearest = found.nearest
     if nearest is not None:
         missing = format_bytes(nearest.missing_bytes)
-        told.append(("nearest", f"{nearest.title}: {missing} are missing.", ""))
+        told.append(("nearest", f"{nearest.title}: {missing} are missing, for one user alone.", ""))
         if nearest.change:
             told.append(("fix", nearest.change, "bold"))
         told += [("or", one_line(way), "") for way in nearest.smaller]

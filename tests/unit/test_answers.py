@@ -8,7 +8,15 @@ import pytest
 from fixtures.recommendation_cases import situation_of
 from fixtures.situation import Expected
 
-from quantui.domain.answers import Answers, draft_of, key_of, with_options
+from quantui.domain.answers import (
+    Answers,
+    answers_of,
+    best_from_here,
+    draft_of,
+    key_of,
+    why_not_from_here,
+    with_options,
+)
 from quantui.domain.draft import Draft
 from quantui.domain.recommend import recommend
 
@@ -119,3 +127,37 @@ def _variant(path):
         revision="abc",
         path=path,
     )
+
+
+def test_a_checkpoint_that_is_not_there_and_cannot_be_made_is_not_gone_to_from_here():
+    lacking = replace(best(), ready=False, needs="quantui makes it, on a larger machine")
+    assert why_not_from_here(lacking) == "quantui makes it, on a larger machine"
+    assert why_not_from_here(best()) == ""
+
+
+def test_an_adapter_beside_a_quantized_checkpoint_is_not_gone_to_from_here():
+    assert "quantui merges adapters" in why_not_from_here(replace(best(), serve_adapter="lora"))
+
+
+def test_the_best_from_here_passes_over_what_cannot_be_gone_to():
+    expected = Expected("", "3090", "llama-3.1-8b", "balanced", 1, 4096, frozenset(), "", "")
+    found = recommend(situation_of(expected))
+    first, second = found.choices[:2]
+    assert best_from_here(replace(found, choices=(replace(first, ready=False), second))) == second
+    assert best_from_here(replace(found, choices=())) is None
+
+
+def test_an_opened_profile_stands_for_answers_and_keeps_its_further_options():
+    draft = Draft().with_option("model", "id", "owner/model").with_option("serve", "port", 9000)
+    draft = draft.with_option("serve", "max_model_len", 4096)
+    draft = draft.with_option("quantization", "method", "awq")
+    found = answers_of(draft, Answers(use_case="max-speed"))
+    assert (found.model, found.context, found.method) == ("owner/model", 4096, "awq")
+    assert found.use_case == "max-speed"
+    assert found.options == {("serve", "port"): 9000}
+
+
+def test_arguments_set_by_hand_keep_the_split_over_stages():
+    answers = Answers(model="a").with_option("serve", "extra_args", {"seed": 1})
+    draft = draft_of(answers, replace(best(), pipeline_parallel=2), 4096)
+    assert draft.serve.extra_args == {"pipeline-parallel-size": 2, "seed": 1}

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
+from textual.widgets import Static
 
-from quantui.domain.answers import best_from_here, key_of, why_not_from_here
+from quantui.domain.answers import key_of, why_not_from_here
 from quantui.domain.choosing.recommendation import Choice
 from quantui.domain.errors import QuantuiError
-from quantui.tui import method_rows
-from quantui.tui.method_words import choice_words, nothing_words, refusal_words
 from quantui.tui.ranking import answers_now, ranked, reranked, wanted_of, with_ladder
 from quantui.tui.screens.step import StepScreen
-from quantui.tui.widgets.context_ladder import ContextLadderBar
-from quantui.tui.widgets.memory_bar import MemoryBar
-from quantui.tui.widgets.pick_list import PickList
+from quantui.tui.widgets.method_detail import MethodDetail
+from quantui.tui.widgets.method_table import MethodTable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,12 +24,13 @@ if TYPE_CHECKING:
     from textual import events
     from textual.widget import Widget
 
-    from quantui.domain.choosing.context_ladder import ContextLadder, Rung
-    from quantui.domain.choosing.recommendation import Recommendation, Refusal
+    from quantui.domain.choosing.context_ladder import ContextLadder
     from quantui.domain.explained_row import Row
     from quantui.tui.ranking import Ranking
 
 MOST_USERS = 4096
+SETTLES_S = 0.05
+"""Keys that repeat are ranked for once."""
 
 
 class MethodScreen(StepScreen):
@@ -49,12 +46,6 @@ class MethodScreen(StepScreen):
         Binding("v", "only_able", "only what works here", show=False),
     ]
     DEFAULT_CSS = """
-    MethodScreen #head { height: 1; padding: 0; }
-    MethodScreen #methods { height: 1fr; min-height: 4; }
-    MethodScreen #told { height: auto; max-height: 8; }
-    MethodScreen.-tall #told { max-height: 14; }
-    MethodScreen MemoryBar { margin-top: 0; }
-    MethodScreen.-tall MemoryBar { margin-top: 1; }
     MethodScreen #looking { height: auto; color: $text-muted; display: none; }
     MethodScreen #looking.-there { display: block; }
     """
@@ -62,25 +53,17 @@ class MethodScreen(StepScreen):
     def __init__(self) -> None:
         super().__init__()
         self._ladder: ContextLadder | None = None
-        self._placed = ""
-        self._moved = False
         self._going = False
-        self._only_able = False
-
-    # --- what is shown
 
     def compose_body(self) -> Iterable[Widget]:
-        """The table, the memory of the highlighted row, the ladder, and reasons."""
-        yield Static(id="head", markup=False)
-        yield PickList(id="methods", markup=False)
-        yield MemoryBar(id="bar")
-        yield ContextLadderBar(id="ladder")
-        yield Static(id="told", markup=False)
+        """The table, the highlighted row in full, and what is being looked up."""
+        yield MethodTable()
+        yield MethodDetail()
         yield Static("", id="looking", markup=False)
 
     def on_mount(self) -> None:
         """Show what is known; look up what is not."""
-        self.methods.focus()
+        self.table.rows.focus()
         self._begin()
 
     def hardware_changed(self) -> None:
@@ -95,9 +78,9 @@ class MethodScreen(StepScreen):
         self.call_after_refresh(self._draw)
 
     @property
-    def methods(self) -> PickList:
-        """The table."""
-        return self.query_one("#methods", PickList)
+    def table(self) -> MethodTable:
+        """The ranked rows."""
+        return self.query_one(MethodTable)
 
     @property
     def asked(self) -> tuple[int, int]:
@@ -115,26 +98,6 @@ class MethodScreen(StepScreen):
         if known is None:
             return True
         return self.asked != (known.recommendation.context, known.recommendation.users)
-
-    @property
-    def row(self) -> Choice | Refusal | None:
-        """The highlighted choice or refusal."""
-        known, option = self.session.recommended, self.methods.highlighted_option
-        if known is None or option is None or option.id is None:
-            return None
-        kind, _, name = option.id.partition(":")
-        found = known.recommendation
-        if kind == "choice":
-            return next((one for one in found.choices if key_of(one) == name), None)
-        return next((one for one in found.refused if one.method == name), None)
-
-    @property
-    def rungs(self) -> Sequence[Rung]:
-        """The ladder of the highlighted row, for what is asked now."""
-        row = self.row
-        return (
-            () if self._ladder is None or row is None else self._ladder.at(*self.asked).rungs(row)
-        )
 
     # --- looking up, and ranking anew
 
@@ -167,7 +130,7 @@ class MethodScreen(StepScreen):
         self._say("")
 
     def _take(self, found: Ranking) -> None:
-        """Show a ranking; the highlight stays where the person put it."""
+        """Show a ranking, and make the next one if the person has asked for another context meanwhile."""
         self.session.recommended, self._ladder = found.recommended, found.ladder
         self.session.subject = found.recommended.subject
         self.tell(None)
@@ -181,8 +144,7 @@ class MethodScreen(StepScreen):
         self.run_worker(self._ranked_again(), group="rerank", exclusive=True, exit_on_error=False)
 
     async def _ranked_again(self) -> None:
-        # Keys that repeat are ranked for once; the bar and the ladder have moved already.
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(SETTLES_S)
         known = self.session.recommended
         if known is not None and self.stale:
             self._take(await asyncio.to_thread(reranked, known, *self.asked))
@@ -194,103 +156,45 @@ class MethodScreen(StepScreen):
 
     # --- drawing
 
+    @property
+    def _ram_total(self) -> int | None:
+        return self.session.hardware.host.ram_total_bytes if self.session.hardware else None
+
     def _draw(self) -> None:
         known = self.session.recommended
-        if known is None:
-            return
-        methods, found = self.methods, known.recommendation
-        width = max(40, methods.scrollable_content_region.width)
-        self.query_one("#head", Static).update(method_rows.table_head(width))
-        kept, scrolled = self._wanted_row(), methods.scroll_y
-        methods.set_options(self._options(found, width))
-        places = {option.id: place for place, option in enumerate(methods.options)}
-        place = next((places[one] for one in kept if one in places), None)
-        if place is None:
-            place = next((n for n, one in enumerate(methods.options) if not one.disabled), None)
-        if place is not None:
-            self._placed = methods.options[place].id or ""
-            methods.scroll_to(y=scrolled, animate=False)
-            methods.highlighted = place
-        self._draw_row()
-
-    def _options(self, found: Recommendation, width: int) -> Iterable[Option]:
-        ram = self.session.hardware.host.ram_total_bytes if self.session.hardware else None
-        for choice in found.choices:
-            if not self._only_able or not why_not_from_here(choice):
-                row = method_rows.choice_row(choice, width, ram)
-                yield Option(row, id=f"choice:{key_of(choice)}")
-        for heading, refused in method_rows.refused_groups(found.refused):
-            if self._only_able:
-                return
-            yield Option(
-                method_rows.group_row(heading, width), id=f"group:{heading}", disabled=True
-            )
-            for one in refused:
-                yield Option(method_rows.refusal_row(one, width), id=f"refused:{one.method}")
-
-    def _wanted_row(self) -> tuple[str, ...]:
-        """The row to highlight, best first: where the person is, what was answered, what is best."""
-        known = self.session.recommended
-        assert known is not None
-        found, answered = known.recommendation, answers_now(self.session).method
-        wanted: list[str] = []
-        if self._moved:
-            name = self._placed.partition(":")[2]
-            wanted += [f"choice:{name}", f"refused:{name}"]
-        if answered is not None:
-            wanted.append(f"choice:{answered}")
-        best = best_from_here(found)
-        if best is not None:
-            wanted.append(f"choice:{key_of(best)}")
-        if found.nearest is not None:
-            wanted.append(f"refused:{found.nearest.method}")
-        return tuple(wanted)
+        if known is not None:
+            answered = answers_now(self.session).method
+            found = known.recommendation
+            self.table.show(found, ram_total=self._ram_total, answered=answered)
+            self._draw_row()
 
     def _draw_row(self) -> None:
         """The bar, the ladder and the words of the highlighted row."""
-        known, row = self.session.recommended, self.row
+        known, row = self.session.recommended, self.table.row
         if known is None:
             return
-        context, users = self.asked
-        rungs = self.rungs
-        at = next((rung.fit for rung in rungs if rung.context == context), None)
-        result = at or (row.fit if row is not None else None)
-        hardware = self.session.hardware
-        self.query_one(MemoryBar).show(
-            result,
-            ram_total=hardware.host.ram_total_bytes if hardware else None,
-            copies=1 if row is None else max(1, len(row.gpus)),
-            why="What it would take is not computed: it cannot run here.",
+        rungs = self._ladder.at(*self.asked).rungs(row) if self._ladder and row else ()
+        self.query_one(MethodDetail).show(
+            row,
+            known.recommendation,
+            rungs,
+            asked=self.asked,
+            limit=known.subject.shape.context_length,
+            ram_total=self._ram_total,
         )
-        limit = known.subject.shape.context_length
-        self.query_one(ContextLadderBar).show(rungs, asked=context, users=users, limit=limit)
-        told = self.query_one("#told", Static)
-        told.update(self._words(row, known.recommendation, told.container_size.width))
         self.update_rail()
 
-    def _words(self, row: Choice | Refusal | None, found: Recommendation, width: int) -> Content:
-        lines = 14 if self.has_class("-tall") else 6
-        if not found.choices:
-            return nothing_words(found, width, lines)
-        if row is None:
-            return Content("")
-        if isinstance(row, Choice):
-            return choice_words(row, width, lines)
-        return refusal_words(row, width, lines)
-
-    @on(OptionList.OptionHighlighted)
-    def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
+    @on(MethodTable.Highlighted)
+    def _highlighted(self, event: MethodTable.Highlighted) -> None:
         event.stop()
-        if event.option.id != self._placed:
-            self._moved, self._going = True, False
-            self._placed = event.option.id or ""
+        self._going = self._going and not event.by_hand
         self._draw_row()
 
     # --- keys
 
     def ready(self) -> bool:
         """Whether the highlighted row is a choice that quantui gets to from here."""
-        row = self.row
+        row = self.table.row
         return isinstance(row, Choice) and not why_not_from_here(row)
 
     def action_next(self) -> None:
@@ -301,24 +205,22 @@ class MethodScreen(StepScreen):
 
     def leave(self) -> None:
         """The choice is the answer. A profile that was opened stays as it is when it says the same."""
-        row = self.row
+        row, loaded = self.table.row, self.session.loaded
         if not isinstance(row, Choice):
             return
-        loaded = self.session.loaded
-        if loaded is not None and key_of(row) == loaded.quantization.method:
-            return
-        self._put_profile_away()
-        self.session.answer(method=key_of(row))
+        if loaded is None or key_of(row) != loaded.quantization.method:
+            self._put_profile_away()
+            self.session.answer(method=key_of(row))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Whether there are figures is known without working them out."""
         if action == "why":
-            return True if self.row is not None else None
+            return True if self.table.row is not None else None
         return super().check_action(action, parameters)
 
     def why(self) -> Sequence[Row]:
         """Every figure of the highlighted row."""
-        known, row = self.session.recommended, self.row
+        known, row = self.session.recommended, self.table.row
         if known is None or row is None:
             return ()
         from quantui.domain.recommend import explanation, refusal_explanation
@@ -358,5 +260,6 @@ class MethodScreen(StepScreen):
 
     def action_only_able(self) -> None:
         """Leave out what cannot be picked, or show it again."""
-        self._only_able = not self._only_able
-        self._draw()
+        self.table.only_able = not self.table.only_able
+        self.table.draw()
+        self._draw_row()

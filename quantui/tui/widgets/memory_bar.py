@@ -14,12 +14,14 @@ from quantui.domain.terminal_text import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from textual.geometry import Size
+
     from quantui.domain.fitting.fit_facts import Fit
 
 FREE, OVER = "·", "╳"
 _KINDS = {
     "O": ("other processes", "▚", "$text-error"),
-    "C": ("context", "▞", "$accent"),
+    "R": ("runtime", "▞", "$accent"),
     "W": ("weights", "█", "$primary"),
     "L": ("LoRA", "▙", "$accent"),
     "A": ("activations", "▒", "$warning"),
@@ -76,7 +78,7 @@ def stack_of(result: Fit, total: int | None) -> Stack:
     asked = result.kv_cache.bytes if result.asked_bytes is None else result.asked_bytes
     needed = [
         Part("O", result.others.bytes),
-        Part("C", result.context.bytes),
+        Part("R", result.context.bytes),
         Part("W", result.weights.bytes),
         Part("L", result.lora.bytes),
         Part("A", result.transient.bytes),
@@ -193,7 +195,7 @@ class MemoryBar(Widget, can_focus=False):
     """The bar with its title and legend, for whatever width there is."""
 
     DEFAULT_CSS = """
-    MemoryBar { height: 4; text-wrap: nowrap; text-overflow: ellipsis; }
+    MemoryBar { height: auto; text-wrap: nowrap; text-overflow: ellipsis; }
     """
 
     def __init__(self, id: str | None = None) -> None:
@@ -208,13 +210,21 @@ class MemoryBar(Widget, can_focus=False):
     ) -> None:
         """Draw another fit; ``copies``: how many such devices share the model. None: ``why`` there is no bar."""
         self._result, self._ram, self._copies, self._empty = result, ram_total, copies, why
-        self.refresh()
+        self.refresh(layout=True)
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """As many lines as the legend needs; at least four, so that what is below moves seldom."""
+        del container, viewport
+        return max(4, self._content(width).plain.count("\n") + 1)
 
     def render(self) -> Content:
-        """Title, bar, and the legend in as many lines as it takes."""
+        """Title, bar and legend."""
+        return self._content(self.content_size.width)
+
+    def _content(self, width: int) -> Content:
         if self._result is None:
             return Content.styled(one_line(self._empty), "$text-muted")
-        width = max(20, self.content_size.width)
+        width = max(20, width)
         stack = stack_of(self._result, device_total(self._result, self._ram))
         lines = [self._title(stack), bar_content(stack, width), *wrapped(legend(stack), width)]
         return Content("\n").join(lines)
