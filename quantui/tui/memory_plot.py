@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Kind = Literal["space", "axis", "bar", "line", "over", "peak", "mark", "caption"]
 """What a run of characters is. "line" is the prediction on an empty cell, "over" on a full one."""
 
-Row = list[tuple[str, Kind]]
+Row = tuple[tuple[str, Kind], ...]
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 LINE = "╌"
@@ -86,23 +87,38 @@ def plot_width(width: int, ceiling: float) -> int:
     return max(width - _label_width(ceiling) - 1, 1)
 
 
-def drawn(picture: Picture, width: int, height: int) -> list[Row]:
+def drawn(picture: Picture, width: int, height: int) -> tuple[Row, ...]:
     """The graph in ``height`` rows of ``width`` characters: caption, plot, and where there is room phases and time."""
-    ceiling = picture.caption.ceiling
+    told = picture.caption
     feet = _feet(picture, width, height)
     rows = max(height - 1 - len(feet), 1)
+    heights = tuple(
+        0 if one is None else eighths(one, told.ceiling, rows) for one in picture.columns
+    )
+    predicted = _row_of(told.predicted, told.ceiling, rows)
+    peak = _place_of_peak(picture, heights, rows)
+    caption: Row = ((f"{caption_text(told, width):<{width}}", "caption"),)
+    return (caption, *_plot(heights, rows, told.ceiling, predicted, peak), *feet)[:height]
+
+
+@lru_cache(maxsize=8)
+def _plot(
+    heights: tuple[int, ...],
+    rows: int,
+    ceiling: float,
+    predicted: int | None,
+    peak: tuple[int, int],
+) -> tuple[Row, ...]:
+    """The rows between caption and feet; mostly the same as a tenth of a second before."""
     labels, wide = _labels(ceiling, rows), _label_width(ceiling)
-    heights = [0 if one is None else eighths(one, ceiling, rows) for one in picture.columns]
-    predicted = _row_of(picture.caption.predicted, ceiling, rows)
-    peak_row, peak_column = _place_of_peak(picture, heights, rows)
-    lines: list[Row] = [[(f"{caption_text(picture.caption, width):<{width}}", "caption")]]
+    lines: list[Row] = []
     for row in range(rows):
         label = f"{labels.get(row, ''):>{wide}}{'┤' if row in labels else '│'}"
         cells = _cells(heights, rows - 1 - row, row == predicted)
-        if row == peak_row:
-            cells[peak_column] = (PEAK, "peak")
-        lines.append([(label, "axis"), *_runs(cells)])
-    return [*lines, *feet][:height]
+        if row == peak[0]:
+            cells[peak[1]] = (PEAK, "peak")
+        lines.append(((label, "axis"), *_runs(cells)))
+    return tuple(lines)
 
 
 def caption_text(told: Caption, width: int) -> str:
@@ -208,10 +224,10 @@ def _feet(picture: Picture, width: int, height: int) -> list[Row]:
     room = width - len(before)
     feet: list[Row] = []
     if height >= 6 and picture.marks:
-        feet.append([(before, "space"), (_phases(picture.marks, room), "mark")])
+        feet.append(((before, "space"), (_phases(picture.marks, room), "mark")))
     if height >= 6 + 2 * len(feet) and room >= len(picture.left) + len(picture.right) + 1:
         between = " " * (room - len(picture.left) - len(picture.right))
-        feet.append([(before, "space"), (f"{picture.left}{between}{picture.right}", "axis")])
+        feet.append(((before, "space"), (f"{picture.left}{between}{picture.right}", "axis")))
     return feet
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.style import Style
 
     from quantui.tui.memory_history import MemoryHistory, Series
-    from quantui.tui.memory_plot import Kind
+    from quantui.tui.memory_plot import Kind, Row
 
 _NAMES = {RAM: "RAM of the run", HOST_RAM: HOST_RAM}
 _EVERY_S = 0.1
@@ -53,6 +53,7 @@ class MemoryGraph(Widget, can_focus=False):
         self._predicted: int | None = None
         self._begin: float | None = None
         self._end: float | None = None
+        self._lines: tuple[Row, ...] = ()
         self._strips: list[Strip] = []
         self._drawn_of: object = None
         self._styles: dict[str, Style] = {}
@@ -104,12 +105,15 @@ class MemoryGraph(Widget, can_focus=False):
         if state == self._drawn_of:
             return
         self._drawn_of = state
-        before, self._strips = self._strips, self._strips_of(series, width, height)
-        if len(before) != len(self._strips):
+        before, self._lines = self._lines, drawn(self._picture(series, width), width, height)
+        if len(before) != len(self._lines) or not self._styles:
+            self._strips = [self._strip(line) for line in self._lines]
             self.refresh()
             return
-        changed = [y for y, strip in enumerate(self._strips) if strip != before[y]]
+        changed = [y for y, line in enumerate(self._lines) if line != before[y]]
         if changed:
+            for y in changed:
+                self._strips[y] = self._strip(self._lines[y])
             top, across = self.gutter.top, self.outer_size.width
             self.refresh(*(Region(0, y + top, across, 1) for y in changed))
 
@@ -118,13 +122,12 @@ class MemoryGraph(Widget, can_focus=False):
         self.tick()
         return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
 
-    def _strips_of(self, series: Series, width: int, height: int) -> list[Strip]:
+    def _strip(self, line: Row) -> Strip:
         styles = self._styles
         if not styles:
             for kind in _KINDS:
                 styles[kind] = self.get_component_rich_style(f"memory-graph--{kind}")
-        lines = drawn(self._picture(series, width), width, height)
-        return [Strip([Segment(text, styles[kind]) for text, kind in line]) for line in lines]
+        return Strip([Segment(text, styles[kind]) for text, kind in line])
 
     def _picture(self, series: Series, width: int) -> Picture:
         total = self._total if self._total is not None else series.total
