@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from quantui.domain.events import MemorySample
@@ -42,6 +43,7 @@ class RunView:
         self.before: dict[int, int] = {}
         self.at_cancel: MemorySample | None = None
         self.freed: Held | None = None
+        self.freed_at: float | None = None
         self.followed = False
         self.stop = threading.Event()
         """Set to end the following; the run goes on."""
@@ -62,6 +64,20 @@ class RunView:
 
             self.hosted.close()
             self.freed = wait_freed(self.hosted, self.before)
+            self._draw_freed(self.freed)
+
+    def _draw_freed(self, held: Held) -> None:
+        """The graphs end with what is held after the run."""
+        gpus = tuple(
+            (index, used, self.memory.series(index).total or used)
+            for index, used in held.gpus.items()
+            if used is not None
+        )
+        self.freed_at = time.time()
+        sample = MemorySample(
+            at=self.freed_at, tree_bytes=held.ram_bytes, ram_available_bytes=None, gpus=gpus
+        )
+        self.memory.heard(sample)
 
     @property
     def living(self) -> bool:
@@ -79,6 +95,13 @@ class RunView:
     def outcome(self) -> str:
         """``ok``, ``failed`` or ``cancelled``; "" while it lives."""
         return "" if self.state.finished is None else self.state.finished.outcome
+
+    @property
+    def ended_at(self) -> float | None:
+        """When there was nothing more to see, seconds since the epoch; None while it lives."""
+        if self.state.finished is None:
+            return None
+        return self.freed_at or self.state.finished.at
 
     @property
     def last_step(self) -> str:

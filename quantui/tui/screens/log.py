@@ -41,7 +41,7 @@ class LogScreen(Screen[None]):
         Binding("slash", "search", "search", key_display="/"),
         Binding("right_square_bracket", "log(1)", "next log", key_display="]"),
         Binding("left_square_bracket", "log(-1)", "log before", show=False),
-        Binding("y", "copy", "copy path"),
+        Binding("y", "copy", "copy path", show=False),
     ]
     DEFAULT_CSS = """
     LogScreen #head { height: 1; padding: 0 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; }

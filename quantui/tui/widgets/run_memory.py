@@ -94,7 +94,6 @@ class RunMemory(Vertical):
         first = self._first if self._first < len(devices) else 0
         shown = devices[first : first + self._room()]
         begin = view.state.started
-        end = None if view.state.finished is None else view.state.finished.at
         for number, graph in enumerate(self.query(MemoryGraph)):
             graph.display = number < len(shown)
             if number < len(shown):
@@ -106,7 +105,7 @@ class RunMemory(Vertical):
                     total=total,
                     predicted=predicted_of(view, key),
                     begin=begin,
-                    end=end,
+                    end=view.ended_at,
                 )
         lost = [
             f"GPU {index} is lost: NVML reads nothing of it any more" for index in lost_gpus(view)
