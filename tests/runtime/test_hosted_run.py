@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -238,6 +239,14 @@ def test_what_keeps_a_run_from_starting_comes_back_as_itself(runs, tmp_path, own
         runs.start(plan)
     assert raised.value.code == "run.no-record"
     assert "QUANTUI_HOME" in raised.value.fix
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0" * 7, (100).to_bytes(8, "big") + b"half a plan"])
+def test_a_host_whose_wizard_is_gone_before_it_got_its_plan_begins_nothing(sent):
+    argv = [sys.executable, "-m", "quantui.runtime.run_host", "1"]
+    done = subprocess.run(argv, input=sent, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+    assert not runs_dir().exists()
 
 
 def test_a_host_that_cannot_start_at_all_tells_the_last_it_said(runs, tmp_path, monkeypatch):
