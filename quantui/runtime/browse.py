@@ -16,7 +16,12 @@ from quantui.domain.architecture.checkpoint_format import classify_quantization
 from quantui.domain.checkpoint_facts import stored_dtype
 from quantui.domain.errors import QuantuiError
 from quantui.domain.found import Found
-from quantui.domain.weight_choice import choose_model_weights
+from quantui.domain.weight_choice import (
+    INDEX,
+    PICKLE_INDEX,
+    choose_adapter_weights,
+    choose_model_weights,
+)
 from quantui.runtime.browsed_folders import added_folders
 from quantui.runtime.checkpoint_files import FolderFiles, read_json
 
@@ -153,7 +158,24 @@ def _cached(repository: Path, ref: str) -> Found | None:
         if newest is None:
             return None
         snapshot, revision = newest, newest.name
+    if not _has_weights(snapshot) and not _begun(repository):
+        # What was only looked at leaves its config here: that is not a model on this machine.
+        return None
     return _found(snapshot, ref, revision, "hub-cache")
+
+
+def _has_weights(snapshot: Path) -> bool:
+    names = _names(snapshot) or set()
+    adapter = choose_adapter_weights(names).kind != "none"
+    return adapter or choose_model_weights(names - {INDEX, PICKLE_INDEX}).kind != "none"
+
+
+def _begun(repository: Path) -> bool:
+    """Whether a download was begun and not finished."""
+    try:
+        return any(entry.name.endswith(".incomplete") for entry in os.scandir(repository / "blobs"))
+    except OSError:
+        return False
 
 
 def _found(folder: Path, ref: str, revision: str | None, place: Place) -> Found:

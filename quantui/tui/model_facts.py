@@ -40,6 +40,8 @@ def facts_of(looked: Looked) -> list[Fact]:
     """Everything that is known."""
     found = looked.found
     facts = [Fact("name", found.ref, "strong")]
+    if found.place == "hub" and found.problem:
+        facts.append(Fact("! perhaps", found.problem, "warn"))
     if looked.error is not None:
         if looked.further:
             return [*first_facts(found), Fact("", "asking the Hub ...", "muted")]
@@ -50,6 +52,7 @@ def facts_of(looked: Looked) -> list[Fact]:
         facts += _mate_facts(looked)
         facts += _model_facts(looked.model)
         facts += _copies(looked)
+        facts += _place_facts(looked.model)
     elif looked.further:
         facts = [*first_facts(found), Fact("", "asking the Hub ...", "muted")]
     return facts
@@ -86,8 +89,7 @@ def _model_facts(spec: ModelSpec) -> list[Fact]:
     if spec.gated:
         asks = "accept its terms on the Hub" if spec.gated == "auto" else "ask its owner on the Hub"
         facts.append(Fact("! gated", asks, "warn"))
-    facts += [Fact("note", note) for note in spec.notes]
-    return [*facts, *_place_facts(spec)]
+    return [*facts, *(Fact("note", note) for note in spec.notes)]
 
 
 def _parameters(spec: ModelSpec) -> str:
@@ -183,7 +185,7 @@ def _four_bit(verdict: FourBitVerdict) -> list[Fact]:
     answer = {True: "yes", False: "no", None: "unknown"}[verdict.answer]
     if verdict.conflicting:
         answer += ": the evidence is contradictory" if verdict.answer is None else ", on balance"
-    facts = [Fact("4-bit train.", answer, "strong")]
+    facts = [Fact("4 bit", f"trained in 4 bit: {answer}", "strong")]
     for item in verdict.evidence:
         says = "yes" if item.says_4bit else "no"
         facts.append(Fact("", f"{item.strength} {says}: {item.source}: {item.text}"))

@@ -24,19 +24,19 @@ TITLES = {"cache": "Hub cache", "folders": "folders", "hub": "Hub search", "adap
 MAKE_DEMO = Found(
     "model",
     "demo",
-    "demo: a small model and adapter made here in about 3 min (needs the CPU engine)",
+    "demo: a small model and adapter",
     complete=False,
 )
 """Stands in the list of folders while the demo's model is not made."""
 MAKE_DEMO_KEY = MAKE_DEMO.key
 
-_NAME = Column("name", 20, grows=True)
+_NAME = Column("name", 16, grows=True)
 _COLUMNS = {
     "cache": (
         _NAME,
-        Column("stored as", 18),
+        Column("stored as", 16),
         Column("size", 9, right=True),
-        Column("", 10),
+        Column("", 8),
     ),
     "hub": (
         _NAME,
@@ -49,7 +49,7 @@ _COLUMNS = {
         Column("base", 22),
         Column("rank", 4, right=True),
         Column("size", 9, right=True),
-        Column("", 10, least=76),
+        Column("", 8, least=76),
     ),
 }
 _COLUMNS["folders"] = _COLUMNS["cache"]
@@ -71,6 +71,10 @@ class Entries:
             self._known.add(key)
             tab = "cache" if one.place == "hub-cache" else "folders"
             self.by_tab["adapters" if one.kind == "adapter" else tab].append(one)
+
+    def holds(self, tab: str, key: tuple[str, str | None]) -> bool:
+        """Whether ``tab`` has the entry with ``key``."""
+        return any(one.key == key for one in self.by_tab[tab])
 
     def shown(self, tab: str, text: str) -> list[Found]:
         """The entries of ``tab`` that match ``text``, before them what ``text`` itself may name."""
@@ -118,11 +122,11 @@ class FoundTable(RowTable[Found]):
         self.refresh()
 
     def _line(self, found: Found) -> tuple[Cell, ...]:
-        name = self._title(found)
+        name, nothing = self._title(found), [Cell("")] * len(self._columns)
         if found.place == "typed":
-            return (name, Cell("Enter looks", "muted"), Cell("it up", "muted"))
+            return (name, Cell("Enter looks it up", "muted"), *nothing)
         if found.key == MAKE_DEMO_KEY:
-            return (name, *[Cell("")] * 3)
+            return (name, Cell("can be made here", "muted"), Cell("3 min"), *nothing)
         if self._tab == "hub":
             return (name, *self._hub_cells(found))
         size = format_bytes(found.size_bytes)
@@ -145,7 +149,7 @@ class FoundTable(RowTable[Found]):
     def _title(self, found: Found) -> Cell:
         mark = "  "
         if found.problem:
-            mark = "✗ "
+            mark = "! " if found.place == "hub" else "✗ "
         elif found.key == self.mate:
             mark = "+ "
         elif found.key == self.chosen:
@@ -167,7 +171,7 @@ class FoundTable(RowTable[Found]):
         if found.problem:
             return Cell("unusable", "bad")
         if found.place == "made":
-            return Cell("made here", "good")
+            return Cell("made", "good")
         if found.place == "demo":
             return Cell("demo", "good")
         if not found.complete:

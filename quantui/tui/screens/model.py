@@ -12,7 +12,7 @@ from quantui.domain.errors import QuantuiError
 from quantui.domain.terminal_text import one_line
 from quantui.tui.model_facts import error_facts, facts_of, first_facts
 from quantui.tui.model_list import MAKE_DEMO
-from quantui.tui.screens.model_lists import ModelLists
+from quantui.tui.screens.model_line import ModelLine
 from quantui.tui.widgets.fact_sheet import Fact
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _ASK_HUB_AFTER_S = 0.6
 """How long one stays highlighted before the Hub is asked: moving through a list asks nothing."""
 
 
-class ModelScreen(ModelLists):
+class ModelScreen(ModelLine):
     """Enter takes the highlighted model, or adapter with its base, once everything about it was looked up."""
 
     NAME = "model"
@@ -49,9 +49,9 @@ class ModelScreen(ModelLists):
 
     # --- the facts of what is highlighted
 
-    def _highlighted(self) -> None:
+    def _highlighted(self, *, again: bool = False) -> None:
         row, mate = self._table.row, self._place.mate
-        if row is not None and self._shown is not None and self._shown == (row, mate):
+        if row is not None and self._shown == (row, mate) and not again:
             return
         self._stop_taking()
         self._looked = None
@@ -67,7 +67,7 @@ class ModelScreen(ModelLists):
         else:
             self._facts.show(row.kind, first_facts(row))
             # A name that is still being typed is looked up on Enter.
-            if row.place != "typed" or not self._line.has_focus:
+            if row.place != "typed" or again or not self._line.has_focus:
                 self._later("look", _LOOK_AFTER_S, self._look)
         self.refresh_bindings()
 
@@ -132,8 +132,6 @@ class ModelScreen(ModelLists):
 
     def _set_mate(self, mate: Found | None) -> None:
         self._place.mate = mate
-        if mate is not None:
-            self.notify("Now choose the model it is for.", markup=False)
         self._show_list()
         self.update_rail()
 

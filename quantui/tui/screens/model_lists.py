@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.content import Content
-from textual.style import Style
 from textual.widgets import Input, Static
 
-from quantui.domain.terminal_text import one_line
+from quantui.domain.found import Found
 from quantui.tui.model_list import (
     MAKE_DEMO,
     TABS,
@@ -18,8 +17,8 @@ from quantui.tui.model_list import (
     Entries,
     FoundTable,
     ModelPlace,
-    names_one,
 )
+from quantui.tui.model_words import HINTS, nothing_found, nothing_here, tabs_content
 from quantui.tui.model_work import ModelWork
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.widgets.fact_sheet import FactSheet
@@ -27,6 +26,7 @@ from quantui.tui.widgets.fact_sheet import FactSheet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from textual import events
     from textual.timer import Timer
     from textual.widget import Widget
 
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from quantui.tui import model_messages as told
     from quantui.tui.widgets.row_table import RowTable
 
-_SEARCH_AFTER_S = 0.5
-_SEARCH_FROM = 3
-"""Characters after which the Hub is searched without Enter."""
+_BROAD = 150
+"""Columns of the terminal from which the facts stand beside the list."""
 
 
 class FindInput(Input):
@@ -56,7 +55,6 @@ class ModelLists(StepScreen):
             Binding(str(n), f"tab('{tab}')", TITLES[tab], show=False)
             for n, tab in enumerate(TABS, 1)
         ),
-        Binding("slash", "find", "find", key_display="/"),
         Binding("r", "refresh", "read again", show=False),
     ]
     DEFAULT_CSS = """
@@ -71,10 +69,10 @@ class ModelLists(StepScreen):
     ModelLists.-none #empty { display: block; }
     ModelLists.-none #list { display: none; }
     ModelLists.-zoom #found { display: none; }
-    ModelLists.-wide #both { layout: horizontal; }
-    ModelLists.-wide #found { width: 56%; height: 100%; }
-    ModelLists.-wide #facts { width: 1fr; height: 100%; margin-left: 1; }
-    ModelLists.-wide.-zoom #facts { margin-left: 0; }
+    ModelLists.-broad #both { layout: horizontal; }
+    ModelLists.-broad #found { width: 58%; height: 100%; }
+    ModelLists.-broad #facts { width: 1fr; height: 100%; margin-left: 1; }
+    ModelLists.-broad.-zoom #facts { margin-left: 0; }
     """
 
     def __init__(self) -> None:
@@ -110,7 +108,9 @@ class ModelLists(StepScreen):
 
     def compose_body(self) -> Iterable[Widget]:
         """Tabs, the line, the list, the facts."""
-        yield Static(id="tabs", markup=False)
+        tabs = Static(id="tabs", markup=False)
+        tabs.auto_links = False
+        yield tabs
         yield FindInput(id="find", select_on_focus=False)
         with Container(id="both"):
             with Vertical(id="found"):
@@ -122,13 +122,23 @@ class ModelLists(StepScreen):
     def on_mount(self) -> None:
         """Show what was there before, and read what is there now."""
         answers, loaded = self.session.answers, self.session.loaded
-        model = loaded.model.id if loaded is not None else answers.model
-        if model is not None:
-            self._table.chosen = (model, answers.revision)
+        model, revision = answers.model, answers.revision
+        if loaded is not None:
+            model, revision = loaded.model.id, loaded.model.revision
+            mate = loaded.adapter
+            self._place.mate = (
+                Found("adapter", "typed", mate.id, revision=mate.revision) if mate.id else None
+            )
+        if model:
+            self._table.chosen = (model, revision)
         self._entries.by_tab["hub"] = self._place.results
         self._show_tab(self._place.tab)
         self._table.focus()
         self._work.browse(self._about)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """The facts stand beside the list where both have room."""
+        self.set_class(event.size.width >= _BROAD, "-broad")
 
     def on_unmount(self) -> None:
         """Nothing goes on for a screen that is gone."""
@@ -150,10 +160,8 @@ class ModelLists(StepScreen):
 
     def _show_tab(self, tab: str) -> None:
         self._place.tab = tab
-        hints = {"hub": "/ searches the Hub by name; owner/name and Enter looks one up"}
-        self._line.placeholder = hints.get(
-            tab, "/ narrows; a path or owner/name and Enter looks it up"
-        )
+        self.tell(self._search_error if tab == "hub" else None)
+        self._line.placeholder = HINTS[tab]
         with self.prevent(Input.Changed):
             self._line.value = self._place.texts[tab]
         self._table.use(tab)
@@ -184,52 +192,28 @@ class ModelLists(StepScreen):
         return not self._reading and not made and text in MAKE_DEMO.ref
 
     def _show_tabs(self) -> None:
-        parts: list[Content] = []
-        for number, tab in enumerate(TABS, 1):
-            here = tab == self._place.tab
-            count = len(self._entries.by_tab[tab])
-            told = f" {count}" if count or (tab != "hub" and not self._reading) else ""
-            text = f"{'▸' if here else ' '}{number} {TITLES[tab]}{told} "
-            style = "bold $primary" if here else "$text-muted"
-            click = Style.from_meta({"@click": f"screen.tab('{tab}')"})
-            parts.append(Content.styled(text, style).stylize(click))
-        busy = self._reading or (self._searching and self._place.tab == "hub")
-        parts.append(Content(" reading ..." if busy else ""))
-        if self._place.mate is not None:
-            parts.append(Content.styled(f" + {one_line(self._place.mate.ref)}", "bold"))
-        self.query_one("#tabs", Static).update(Content("").join(parts))
+        place = self._place
+        counts: dict[str, int | None] = {
+            tab: len(found) if found or (tab != "hub" and not self._reading) else None
+            for tab, found in self._entries.by_tab.items()
+        }
+        content = tabs_content(place.tab, counts, place.mate)
+        busy = self._searching if place.tab == "hub" else self._reading
+        self.query_one("#tabs", Static).update(content + " reading ..." if busy else content)
 
     def _nothing(self) -> str:
-        """Why the list is empty, and which key helps."""
-        tab, text = self._place.tab, self._place.texts[self._place.tab]
+        tab, text = self._place.tab, self._place.texts[self._place.tab].strip()
         if tab == "hub":
-            if self._searching:
-                return "Searching the Hub ..."
-            if text.strip() and self._place.searched == text.strip():
-                return "The Hub has no model and no adapter with this in its name."
-            return "Type a part of a name and press Enter."
-        if self._reading:
-            return "Reading what is on this machine ..."
-        if self._entries.by_tab[tab]:
-            return "Nothing here matches. Escape clears the line; 3 searches the Hub."
-        if tab == "cache":
-            return (
-                f"The Hub cache at {one_line(self._cache)} holds no models: "
-                "press 3 to search the Hub, a to add a folder."
+            return nothing_found(
+                searching=self._searching,
+                failed=self._search_error is not None,
+                searched=bool(text) and self._place.searched == text,
             )
-        if tab == "adapters":
-            return (
-                "No adapters are on this machine: press 3 to search the Hub, a to add a folder, "
-                "or / and type the path of one."
-            )
-        return "No models in the current folder or in those you added: press a to add a folder."
+        filtered = bool(self._entries.by_tab[tab])
+        return nothing_here(tab, self._cache, reading=self._reading, filtered=filtered)
 
     def action_refresh(self) -> None:
-        """Read this machine again, or search again."""
-        if self._place.tab == "hub":
-            self._place.searched = ""
-            self._search()
-            return
+        """Read this machine again."""
         self._about += 1
         self._reading = True
         self._entries = Entries()
@@ -245,68 +229,16 @@ class ModelLists(StepScreen):
         self._reading = not message.done
         self._cache = message.cache or self._cache
         self._show_list()
+        if message.done and not self._place.keys and self._table.chosen is not None:
+            self._go_to_chosen(self._table.chosen)
 
-    # --- the line
-
-    def action_find(self) -> None:
-        """Type to narrow the list."""
-        self.remove_class("-zoom")
-        self._line.focus()
-
-    def action_leave_line(self) -> None:
-        """From the line to the list."""
-        self._focus_list()
-
-    def _focus_list(self) -> None:
-        (self._facts if self.has_class("-zoom") else self._table).focus()
-
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """Narrow as one types; the Hub is searched when the typing pauses."""
+    def _go_to_chosen(self, chosen: tuple[str, str | None]) -> None:
+        """Show what was chosen before, wherever it is; what is in no list stands in the line."""
         place = self._place
-        place.texts[place.tab] = event.value
-        place.keys.pop(place.tab, None)
-        if place.tab != "hub":
-            self._show_list()
-            return
-        self._show_list()
-        if len(event.value.strip()) >= _SEARCH_FROM:
-            self._later("search", _SEARCH_AFTER_S, self._search)
-
-    def on_input_submitted(self) -> None:
-        """Search, or look up what was typed, and go to the list."""
-        place = self._place
-        typed = place.texts[place.tab].strip()
-        if place.tab == "hub" and not names_one(typed):
-            self._search()
-        rows = self._table.rows
-        if rows and rows[0].place == "typed":
-            self._table.cursor = 0
-            self._highlighted()
-        if rows or place.tab == "hub":
-            self._focus_list()
-
-    def _search(self) -> None:
-        place = self._place
-        text = place.texts["hub"].strip()
-        if not text or (text == place.searched and self._search_error is None):
-            return
-        place.searched, place.results = text, []
-        self._entries.by_tab["hub"] = place.results
-        self._searching, self._search_error = True, None
-        self.tell(None)
-        self._work.search(text)
-        self._show_list()
-
-    def on_searched(self, message: told.Searched) -> None:
-        """The Hub answered."""
-        if message.text != self._place.searched:
-            return
-        self._place.results += message.found
-        self._searching = not message.done
-        self._search_error = message.error
-        if message.error is not None and self._place.tab == "hub":
-            self.tell(message.error)
-        self._show_list()
+        tab = next((tab for tab in TABS if self._entries.holds(tab, chosen)), None)
+        if tab is None:
+            tab, place.texts["cache"] = "cache", chosen[0]
+        self._show_tab(tab)
 
     # --- what is highlighted
 
@@ -318,8 +250,11 @@ class ModelLists(StepScreen):
             keys[self._place.tab] = row.key
         self._highlighted()
 
-    def _highlighted(self) -> None:
-        """The row with the cursor may be another one."""
+    def _focus_list(self) -> None:
+        (self._facts if self.has_class("-zoom") else self._table).focus()
+
+    def _highlighted(self, *, again: bool = False) -> None:
+        """The row with the cursor may be another one; ``again``: look at it also where it is not."""
         raise NotImplementedError
 
     def _later(self, what: str, seconds: float, act: Callable[[], None]) -> None:

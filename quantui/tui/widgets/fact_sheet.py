@@ -41,7 +41,10 @@ class FactSheet(VerticalScroll, can_focus=True):
     """Nothing is cut off: long texts are wrapped, and what is below is scrolled to."""
 
     DEFAULT_CSS = """
-    FactSheet { border-top: solid $panel; padding: 0; height: 1fr; scrollbar-size-vertical: 1; }
+    FactSheet {
+        border-top: solid $foreground 30%; border-title-color: $text-muted;
+        padding: 0; height: 1fr; scrollbar-size-vertical: 1; scrollbar-gutter: stable;
+    }
     FactSheet:focus { border-top: solid $primary; }
     FactSheet > Static { height: auto; }
     """
