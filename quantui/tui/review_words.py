@@ -109,20 +109,22 @@ def _disk_lines(costs: tuple[StepCost, ...], hardware: HardwareReport) -> list[C
 
 
 def _memory_line(planned: Planned) -> Content:
+    """The verdict with its figures, or why it is not known."""
     estimate = planned.plan.estimate
     result = estimate.fit
-    word, style = ("unknown", "$text-warning")
-    if result is not None:
+    word, style = "unknown", "$text-warning"
+    text = f"context {estimate.max_model_len}"
+    if result is not None and result.max_context is not None:
         word, style = _VERDICTS[result.verdict]
-    text = (
-        f": weights {format_bytes(estimate.weight_bytes)}, KV cache {format_bytes(estimate.kv_cache_bytes)} = "
-        f"{estimate.kv_cache_tokens} tokens, context {estimate.max_model_len}"
-    )
-    reasons = f"; {'; '.join(result.reasons)}" if result is not None and result.reasons else ""
+        text = (
+            f"weights {format_bytes(estimate.weight_bytes)}, KV cache {format_bytes(estimate.kv_cache_bytes)} = "
+            f"{estimate.kv_cache_tokens} tokens, {text}"
+        )
+    reasons = "; ".join(("", *result.reasons)) if result is not None else ""
     return Content.assemble(
         Content.styled(f"{'memory':<8}", "$text-muted"),
         Content.styled(word, f"bold {style}"),
-        one_line(text + reasons),
+        one_line(f": {text}{reasons}"),
     )
 
 
