@@ -108,7 +108,9 @@ class QuantuiApp(App[int]):
     @work(thread=True, exclusive=True, group="probe", exit_on_error=False)
     def _probe(self) -> None:
         from quantui.runtime.probe import probe_hardware
+        from quantui.tui.device_details import load_words
 
+        load_words()
         report = self._given or probe_hardware()
         self.post_message(HardwareProbed(report))
         from quantui.runtime.engines import list_engines

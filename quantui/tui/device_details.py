@@ -71,6 +71,13 @@ def details(
     return tuple(lines)
 
 
+def load_words() -> None:
+    """Load what the details of a machine without a GPU are told from, so that the interface need not wait for it."""
+    from quantui.domain.methods import methods
+
+    methods()
+
+
 def sources(report: HardwareReport, described_by: str | None) -> tuple[Row, ...]:
     """Whose word each figure of the step is."""
     if report.simulated or described_by:

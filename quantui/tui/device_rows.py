@@ -24,7 +24,6 @@ CPU, DISKS, ENGINES, PROBLEMS = "cpu", "disks", "engines", "problems"
 _FIXED = 53
 """Columns of a GPU's row beside its name."""
 SIGNS = {"error": "✗", "warning": "!", "note": "·"}
-_STYLES = {"error": "bold $text-error", "warning": "$text-warning", "note": "$text-muted"}
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ def header(width: int) -> Content:
 
 
 def sign(severity: str) -> Content:
-    """The mark of a problem, with its colour; the word stands beside it."""
-    return Content.styled(SIGNS.get(severity, "?"), _STYLES.get(severity, ""))
+    """The mark of a problem; the word stands beside it. No colour of its own would show on a highlighted row."""
+    return Content.styled(SIGNS.get(severity, "?"), "" if severity == "note" else "bold")
 
 
 def problems_in_short(problems: Sequence[Problem]) -> Content:
@@ -128,10 +127,10 @@ def _gpu(gpu: Gpu, picked: bool, usable: bool, width: int) -> Content:
     troubled = usable and any(problem.severity != "note" for problem in gpu.problems)
     mark = Content.styled("[x]", "bold") if picked else Content("[ ]")
     if not usable:
-        mark = Content.styled(" ✗ ", "$text-error")
+        mark = Content(" ✗ ")
     row = Content.assemble(
         mark,
-        Content.styled("!", "$text-warning") if troubled else " ",
+        Content.styled("!", "bold") if troubled else " ",
         f"{f'GPU {gpu.index}':<7}",
         name.truncate(_name_width(width), ellipsis=True, pad=True),
         f" {_gib(gpu.total_bytes):>9} {_gib(gpu.free_bytes):>9}  "

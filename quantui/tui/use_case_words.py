@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MEANS: dict[Criterion, str] = {
     "speed": "tokens a second at that many users",
     "quality": "what the format loses of the model's quality",
-    "memory": "bytes of the weights over all cards, against the smallest",
+    "memory": "bytes of the weights, against the smallest choice",
     "room": "what the weights leave of the device",
     "context": "the longest context that fits",
     "effort": "downloads, calibration, merging before it serves",
@@ -25,21 +25,21 @@ _MEANS: dict[Criterion, str] = {
 RECOMMENDED = "◆"
 """Stands before the recommended use."""
 
-_BAR = 20
+_BAR = 10
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
-def summary(use: UseCase, number: int, width: int, *, recommended: bool) -> Content:
-    """One line of ``width`` columns: number, title, a mark for the recommended one, the summary as far as it goes."""
+def summary(use: UseCase, number: int, *, recommended: bool) -> Content:
+    """One line: number, title, a mark for the recommended one, the summary."""
     return Content.assemble(
         f"{number} ",
         Content.styled(f"{use.title:<18}", "bold"),
         f"{RECOMMENDED if recommended else ' '} ",
         use.summary,
-    ).truncate(width, ellipsis=True)
+    )
 
 
-def told(use: UseCase, width: int, why_recommended: str) -> Content:
+def told(use: UseCase, why_recommended: str) -> Content:
     """The use in full: its summary and reason, and what counts in it, the heaviest first, each as a bar and in words.
 
     ``why_recommended`` is "" for a use that is not.
@@ -48,14 +48,13 @@ def told(use: UseCase, width: int, why_recommended: str) -> Content:
     if why_recommended:
         parts.append(Content(f"{RECOMMENDED} recommended: {why_recommended}"))
     parts.append(Content(f"{use.summary} {use.reason}"))
-    bar = _BAR if width >= 84 else _BAR // 2
     for name in sorted(CRITERIA, key=use.weight, reverse=True):
         share = use.weight(name)
         if share:
             parts.append(
                 Content.assemble(
                     f"{name:<9}{share:>4.0%} ",
-                    Content.styled(f"{_bar(share, bar):<{bar}}", "$primary"),
+                    Content.styled(f"{_bar(share):<{_BAR}}", "$primary"),
                     Content.styled(f" {_MEANS[name]}", "$text-muted"),
                 )
             )
@@ -97,6 +96,6 @@ def why_rows(use: UseCase) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _bar(share: float, width: int) -> str:
-    full = round(share * width * 8)
+def _bar(share: float) -> str:
+    full = round(share * _BAR * 8)
     return _BLOCKS[8] * (full // 8) + (_BLOCKS[full % 8] if full % 8 else "")

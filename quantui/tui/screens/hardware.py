@@ -197,12 +197,6 @@ class HardwareScreen(StepScreen):
         from quantui.runtime.last_profile import last_profile
 
         self.post_message(LastProfileFound(last_profile()))
-        # What `w` and a machine without a GPU tell of takes long to load: done here, not at a key press.
-        from quantui.domain.methods import methods
-        from quantui.tui import device_details
-
-        del device_details
-        methods()
 
     def on_last_profile_found(self, message: LastProfileFound) -> None:
         """Offer it first."""

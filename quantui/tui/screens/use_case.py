@@ -51,7 +51,7 @@ class UseCaseScreen(StepScreen):
     ]
     DEFAULT_CSS = """
     UseCaseScreen {
-        #uses { height: auto; max-height: 60%; scrollbar-size-vertical: 1; }
+        #uses { text-wrap: nowrap; text-overflow: ellipsis; height: auto; max-height: 60%; scrollbar-size-vertical: 1; }
         #uses > .option-list--option { padding: 0; }
         #numbers { height: auto; margin-top: 1; }
         #numbers Horizontal { height: 1; }
@@ -112,16 +112,6 @@ class UseCaseScreen(StepScreen):
     def chosen(self) -> UseCase:
         """The highlighted use."""
         return self._uses[self.query_one("#uses", PickList).highlighted or 0]
-
-    def on_resize(self) -> None:
-        """Lines are as wide as the screen."""
-        self.call_after_refresh(self._draw)
-
-    def _draw(self) -> None:
-        uses = self.query_one("#uses", PickList)
-        for place, option in enumerate(self._options()):
-            uses.replace_option_prompt_at_index(place, option.prompt)
-        self._draw_told()
 
     def ready(self) -> bool:
         """Both numbers have to be such."""
@@ -198,21 +188,14 @@ class UseCaseScreen(StepScreen):
     def _draw_told(self) -> None:
         use = self.chosen
         why = _WHY_RECOMMENDED[use.name] if use.name == self.recommended else ""
-        self.query_one("#told", Static).update(told(use, self._width, why))
+        self.query_one("#told", Static).update(told(use, why))
 
     def _options(self) -> list[Option]:
         recommended = self.recommended
         return [
-            Option(
-                summary(use, place % 10, self._width, recommended=use.name == recommended),
-                id=use.name,
-            )
+            Option(summary(use, place % 10, recommended=use.name == recommended), id=use.name)
             for place, use in enumerate(self._uses, 1)
         ]
-
-    @property
-    def _width(self) -> int:
-        return max(self.query_one("#counts").size.width - 1, 40)
 
 
 def _context(text: str) -> int:
