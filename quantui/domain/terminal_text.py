@@ -21,6 +21,9 @@ def sanitize(text: str, *, keep_newlines: bool = False) -> str:
     What is removed can move the cursor, change colours, write the clipboard (OSC 52) or show a name
     reversed (Unicode TR 36, "bidirectional text spoofing"). Tabs and, unless kept, newlines become spaces.
     """
+    if text.isprintable():
+        # Most texts: none of the categories below is printable.
+        return text
     text = _ESCAPES.sub("", text)
     out: list[str] = []
     for character in text:

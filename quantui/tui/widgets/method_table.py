@@ -31,7 +31,7 @@ class MethodTable(Vertical):
     DEFAULT_CSS = """
     MethodTable { height: 1fr; min-height: 5; }
     MethodTable #head { height: 1; }
-    MethodTable PickList { height: 1fr; }
+    MethodTable PickList { height: 1fr; text-wrap: nowrap; }
     MethodTable PickList > .option-list--option-highlighted,
     MethodTable PickList:focus > .option-list--option-highlighted {
         background: $primary 30%;
