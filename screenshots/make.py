@@ -1,127 +1,87 @@
-"""Draw the README's pictures from a recorded run, with the code that prints a live one.
+"""Draw the pictures of the README and the wizard, with the code that draws them in a terminal.
 
-    python screenshots/make.py                    redraw from screenshots/demo/
-    python screenshots/make.py RUN_FOLDER DEMO    record anew: a run's folder and the demo model's folder
+    python screenshots/make.py [NAME ...]              draw all, or some
+    python screenshots/make.py --check [NAME ...]      draw and compare with what is here; 1 when one differs
+    python screenshots/make.py --record-demo RUN DEMO  record the demo anew: a run's folder and the demo model's
 
-The pictures are the same from run to run. PNGs need `resvg_py` and the font Fira Code.
+What they show is recorded (screenshots/recorded, screenshots/demo): they are the same from run to run and on every
+machine. PNGs need `resvg_py` of the version that pyproject.toml pins.
 """
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import subprocess
+import argparse
+import asyncio
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.text import Text
+import world
 
-from quantui.cli.demo import tell
-from quantui.cli.output import say
-from quantui.domain.events import from_dict
-from quantui.domain.run_state import RunState, reduce
-from quantui.headless import describe, measurements, print_line
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = Path(__file__).parent
-RECORD = HERE / "demo"
-WIDTH = 100
-PLACE = "/home/you/.local/share/quantui"
 
 
-def record(run: Path, demo: Path) -> None:
-    """Keep what the picture needs of a run; the folders of the machine it was made on are renamed."""
-    RECORD.mkdir(exist_ok=True)
-    home = str(demo.parent.parent)
-    kept = []
-    for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
-        if event["type"] not in {"memory", "step.progress"}:
-            kept.append(line.replace(home, PLACE))
-        elif event["type"] == "memory":
-            memory = line
-    # One sample stands for the peak that the run's last line tells.
-    peak = max(
-        json.loads(line)["tree_bytes"] or 0
-        for line in (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
-        if json.loads(line)["type"] == "memory"
-    )
-    kept.insert(-1, json.dumps({**json.loads(memory), "tree_bytes": peak}))
-    (RECORD / "events.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
-    facts = json.loads((demo / "demo.json").read_text(encoding="utf-8"))
-    (RECORD / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+def drawings() -> dict[str, Callable[[], str]]:
+    """Where each picture is kept, without its ending, to what draws its SVG."""
+    from commands import draw_demo, draw_recommendation
+    from pictures import PICTURES
+    from wizard import draw
+
+    found: dict[str, Callable[[], str]] = {"demo": draw_demo, "recommend": draw_recommendation}
+    for picture in PICTURES:
+
+        def drawn(picture=picture) -> str:  # noqa: ANN001 - bound in the loop
+            with world.home():
+                return asyncio.run(draw(picture))
+
+        found[f"wizard/{picture.name}"] = drawn
+    return found
 
 
-def canvas(width: int) -> Console:
-    """A console whose output becomes a picture."""
-    return Console(
-        record=True,
-        width=width,
-        force_terminal=True,
-        color_system="truecolor",
-        markup=False,
-        highlight=False,
-        emoji=False,
-        file=io.StringIO(),
-    )
+def main() -> int:
+    """Draw, or draw and compare."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--record-demo", nargs=2, type=Path, metavar=("RUN", "DEMO"))
+    args = parser.parse_args()
+    if args.record_demo:
+        from commands import record
+
+        record(*args.record_demo)
+        return 0
+    from drawing import png
+
+    different = []
+    for name, draw in drawings().items():
+        if args.names and not set(args.names) & {name, name.removeprefix("wizard/")}:
+            continue
+        svg = draw()
+        image = png(svg)
+        place = HERE / name
+        if args.check:
+            different += [] if _same(place, svg, image) else [name]
+        else:
+            place.parent.mkdir(exist_ok=True)
+            place.with_suffix(".svg").write_text(svg, encoding="utf-8")
+            place.with_suffix(".png").write_bytes(image)
+        print(f"{name}: {len(svg) // 1024} KiB, {len(image) // 1024} KiB", flush=True)
+    for name in different:
+        print(f"{name} differs: python screenshots/make.py {name}", file=sys.stderr)
+    return 1 if different else 0
 
 
-def draw_recommendation() -> str:
-    """The SVG of what `quantui recommend` says of a described machine: its first choice, and the table above it."""
-    words = [
-        "recommend",
-        "Qwen2.5-7B",
-        "--hardware",
-        "rtx-3060.json",
-        "--context",
-        "16K",
-        "--users",
-        "2",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "quantui", *words, "--offline"],
-        cwd=HERE / "recommend",
-        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "80", "QUANTUI_HOME": os.devnull},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    first, _, _ = done.stdout.partition("\n\x1b[1m2  ")
-    console = canvas(80)
-    console.print(f"$ quantui {' '.join(words)}", soft_wrap=True)
-    console.print(Text.from_ansi(first.rstrip()))
-    return console.export_svg(title="quantui recommend", unique_id="recommend")
-
-
-def draw_demo() -> str:
-    """The SVG of the recorded run."""
-    console = canvas(WIDTH)
-    console.print("$ quantui demo")
-    state = RunState()
-    for line in (RECORD / "events.jsonl").read_text(encoding="utf-8").splitlines():
-        event = from_dict(json.loads(line))
-        state = reduce(event, state)
-        for text in describe(event, state):
-            print_line(console, text)
-    for text in measurements(state):
-        say(console, "  " + text)
-    facts = json.loads((RECORD / "demo.json").read_text(encoding="utf-8"))
-    tell(console, facts, state, Path("demo.toml"))
-    return console.export_svg(title="quantui demo", unique_id="quantui")
-
-
-def main() -> None:
-    """Record if asked to, then draw."""
-    if len(sys.argv) == 3:
-        record(Path(sys.argv[1]), Path(sys.argv[2]))
-    import resvg_py
-
-    for name, svg in (("demo", draw_demo()), ("recommend", draw_recommendation())):
-        (HERE / f"{name}.svg").write_text(svg, encoding="utf-8")
-        png = resvg_py.svg_to_bytes(svg_string=svg, font_dirs=["/usr/share/fonts"], zoom=1.0)
-        (HERE / f"{name}.png").write_bytes(bytes(png))
+def _same(place: Path, svg: str, image: bytes) -> bool:
+    try:
+        same = place.with_suffix(".svg").read_text(encoding="utf-8") == svg
+        return same and place.with_suffix(".png").read_bytes() == image
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
-    main()
+    world.enter()
+    sys.exit(main())
