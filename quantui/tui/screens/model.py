@@ -150,7 +150,7 @@ class ModelScreen(ModelLine):
 
     def on_folder_kept(self, message: told.FolderKept) -> None:
         """Show what is in it, or say why it cannot be read."""
-        self.tell(message.error)
+        self._show_problem(message.error)
         if message.error is None:
             self.notify(f"Added {one_line(message.path)}.", markup=False)
             self.action_tab("folders")
@@ -175,7 +175,7 @@ class ModelScreen(ModelLine):
         row = self._table.row
         if row is None or not self.ready():
             return
-        self.tell(None)
+        self._show_problem(None)
         self._taking += 1
         if row == MAKE_DEMO:
             self._work.make_demo(self._taking)
@@ -213,7 +213,8 @@ class ModelScreen(ModelLine):
     def _say(self, text: str) -> None:
         line = self.query_one("#doing", Static)
         line.set_class(bool(text), "-there")
-        line.update(Content(f"{one_line(text)} ... (Esc stops it)" if text else ""))
+        told = Content(f"{one_line(text)} ... (Esc stops it)" if text else "")
+        line.update(told, layout=False)
 
     def on_doing(self, message: told.Doing) -> None:
         """How far it is."""

@@ -68,7 +68,7 @@ class ModelLine(ModelLists):
         place.searched, place.results = text, []
         self._entries.by_tab["hub"] = place.results
         self._searching, self._search_error = True, None
-        self.tell(None)
+        self._show_problem(None)
         self._work.search(text)
         self._show_list()
 
@@ -80,7 +80,7 @@ class ModelLine(ModelLists):
         self._searching = not message.done
         self._search_error = message.error
         if message.error is not None and self._place.tab == "hub":
-            self.tell(message.error)
+            self._show_problem(message.error)
         self._show_list()
 
     def action_refresh(self) -> None:

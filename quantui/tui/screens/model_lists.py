@@ -85,6 +85,7 @@ class ModelLists(StepScreen):
         self._auto: tuple[str, str | None] | None = None
         self._waiting: dict[str, Timer] = {}
         self._search_error: QuantuiError | None = None
+        self._problem: QuantuiError | None = None
         self._searching = False
 
     # --- parts
@@ -160,7 +161,7 @@ class ModelLists(StepScreen):
 
     def _show_tab(self, tab: str) -> None:
         self._place.tab = tab
-        self.tell(self._search_error if tab == "hub" else None)
+        self._show_problem(self._search_error if tab == "hub" else None)
         self._line.placeholder = HINTS[tab]
         with self.prevent(Input.Changed):
             self._line.value = self._place.texts[tab]
@@ -180,7 +181,8 @@ class ModelLists(StepScreen):
         if rows and rows[0].place == "typed" and len(rows) > 1 and not wanted:
             cursor = 1
         self.set_class(not rows, "-none")
-        self.query_one("#empty", Static).update(Content(self._nothing()) if not rows else "")
+        if not rows:
+            self.query_one("#empty", Static).update(Content(self._nothing()))
         self._auto = rows[cursor].key if rows else None
         self._table.show(rows, cursor=cursor)
         self._show_tabs()
@@ -199,7 +201,8 @@ class ModelLists(StepScreen):
         }
         content = tabs_content(place.tab, counts, place.mate)
         busy = self._searching if place.tab == "hub" else self._reading
-        self.query_one("#tabs", Static).update(content + " reading ..." if busy else content)
+        shown = content + " reading ..." if busy else content
+        self.query_one("#tabs", Static).update(shown, layout=False)
 
     def _nothing(self) -> str:
         tab, text = self._place.tab, self._place.texts[self._place.tab].strip()
@@ -249,6 +252,12 @@ class ModelLists(StepScreen):
         if row is not None and (row.key != self._auto or self._place.tab in keys):
             keys[self._place.tab] = row.key
         self._highlighted()
+
+    def _show_problem(self, error: QuantuiError | None) -> None:
+        """Below the body; nothing is laid out anew where nothing changes."""
+        if error is not self._problem:
+            self._problem = error
+            self.tell(error)
 
     def _focus_list(self) -> None:
         (self._facts if self.has_class("-zoom") else self._table).focus()
