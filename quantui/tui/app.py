@@ -57,8 +57,6 @@ class QuantuiApp(App[int]):
             show=False,
             tooltip="background: runs that live without this window",
         ),
-        Binding("q", "leave", "quit"),
-        Binding("ctrl+q", "leave", "quit", show=False),
     ]
 
     def __init__(
@@ -100,6 +98,11 @@ class QuantuiApp(App[int]):
         return shown[-1] if shown else None
 
     # --- the machine
+
+    @property
+    def stand_in(self) -> HardwareReport | None:
+        """The report that was given for the machine; None: it is this one, and can be read again at any time."""
+        return self._given
 
     def probe(self) -> None:
         """Read the machine (again), then the engines."""

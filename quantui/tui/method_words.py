@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from quantui.domain.answers import why_not_from_here
+from quantui.domain.explained_row import Row
 from quantui.domain.formatting import format_bytes
 from quantui.domain.terminal_text import one_line
 from quantui.tui.method_rows import cost_lines, way_of
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from quantui.domain.choosing.recommendation import Choice, Recommendation, Refusal
+    from quantui.runtime.recommending import Recommended
 
 MORE = " … w: all"
 _LABEL = 7
 
 
-def choice_words(choice: Choice, width: int, lines: int) -> Content:
-    """A choice in at most ``lines`` lines; what there is no room for is behind `w`."""
+def choice_words(choice: Choice, notes: Sequence[str], width: int, lines: int) -> Content:
+    """A choice in at most ``lines`` lines, ``notes`` on all of them last; what there is no room for is behind `w`."""
     split = _split(choice)
     head = Content.assemble(
         Content.styled(one_line(choice.title), "bold"), f": {way_of(choice)}{split}"
@@ -33,7 +35,9 @@ def choice_words(choice: Choice, width: int, lines: int) -> Content:
     told += [("first", line, "") for line in cost_lines(choice)]
     cautions = [("mind", line, "$text-warning") for line in choice.cautions]
     reasons = [("why" if not place else "", line, "") for place, line in enumerate(choice.reasons)]
-    return _laid_out(head, [*told, *reasons[:3], *cautions, *reasons[3:]], width, lines)
+    return _laid_out(
+        head, [*told, *reasons[:3], *cautions, *reasons[3:], *_notes(notes)], width, lines
+    )
 
 
 def refusal_words(refusal: Refusal, width: int, lines: int) -> Content:
@@ -63,8 +67,28 @@ def nothing_words(found: Recommendation, width: int, lines: int) -> Content:
         if nearest.change:
             told.append(("fix", nearest.change, "bold"))
         told += [("or", one_line(way), "") for way in nearest.smaller]
-    told += [("note", note, "") for note in found.notes]
+    told += _notes(found.notes)
     return _laid_out(head, told, width, lines)
+
+
+def why_rows(row: Choice | Refusal, known: Recommended) -> tuple[Row, ...]:
+    """Every figure of a row, then what holds for all of them: the adapter, notes on the search and the machine."""
+    from quantui.domain.choosing.recommendation import Refusal
+    from quantui.domain.recommend import explanation, refusal_explanation
+
+    use = known.use_case.name
+    rows = refusal_explanation(row) if isinstance(row, Refusal) else explanation(row, use=use)
+    found = known.recommendation
+    advice = found.adapter_advice
+    told = () if advice is None else advice.reasons
+    source = "" if advice is None else advice.source
+    adapter = (Row("adapter", why, "", source) for why in told)
+    notes = (Row("note", note, "", "") for note in (*known.notes, *found.notes))
+    return (*rows, *adapter, *notes)
+
+
+def _notes(notes: Sequence[str]) -> list[tuple[str, str, str]]:
+    return [("note", note, "") for note in notes]
 
 
 def _split(choice: Choice) -> str:

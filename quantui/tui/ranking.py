@@ -93,25 +93,47 @@ def with_ladder(found: Recommended) -> Ranking:
     return Ranking(found, ContextLadder(found.situation, asked.context, asked.users))
 
 
-def _subject(wanted: Wanted, known: Subject | None) -> Subject:
-    from quantui.engines.choice import CPU_ENGINE
-    from quantui.runtime.subject import look_at
+def known_subject(session: Session) -> Subject | None:
+    """What was looked up of the model that is asked about now; an opened profile may name another."""
+    subject, loaded = session.subject, session.loaded
+    if subject is None or loaded is None:
+        return subject
+    adapter = None if subject.adapter is None else subject.adapter.ref
+    same = subject.model.ref == loaded.model.id and adapter == loaded.adapter.id
+    return subject if same else None
 
-    answers = wanted.answers
+
+def known_ranking(session: Session) -> Recommended | None:
+    """What was ranked for the model and the use that are asked about now."""
+    known = session.recommended
+    if known is None or known_subject(session) is None:
+        return None
+    return known if known.use_case.name == session.answers.use_case else None
+
+
+def _subject(wanted: Wanted, known: Subject | None) -> Subject:
+    """The subject on the machine that is asked about: what is known of the model holds on any."""
+    from quantui.domain.hardware_checks import usable_gpus
+    from quantui.engines.choice import CPU_ENGINE
+    from quantui.runtime.engine_version import engine_version
+    from quantui.runtime.subject import look_at, subject_of
+
+    answers, hardware = wanted.answers, wanted.hardware
     on_cpu = answers.gpus == ()
-    if (
-        known is not None
-        and known.hardware == wanted.hardware
-        and (known.engine.name == CPU_ENGINE or not on_cpu)
-    ):
-        return known
-    lora = answers.adapter if answers.model else None
-    found = look_at(
-        wanted.model,
-        revision=answers.revision if answers.model else answers.adapter_revision,
-        adapter=lora,
-        adapter_revision=answers.adapter_revision if lora else None,
-        hardware=wanted.hardware,
-        on_cpu=on_cpu,
-    )
+    if known is not None:
+        served_on_cpu = on_cpu or not usable_gpus(hardware)
+        if known.hardware == hardware and (known.engine.name == CPU_ENGINE) == served_on_cpu:
+            return known
+        engine = engine_version(hardware, on_cpu=on_cpu)
+        found = subject_of(known.model, known.adapter, hardware, engine, notes=known.notes)
+    else:
+        lora = answers.adapter if answers.model else None
+        found = look_at(
+            wanted.model,
+            revision=answers.revision if answers.model else answers.adapter_revision,
+            adapter=lora,
+            adapter_revision=answers.adapter_revision if lora else None,
+            hardware=hardware,
+            on_cpu=on_cpu,
+        )
     return replace(found, described_by=wanted.described_by)

@@ -24,7 +24,7 @@ _VERDICTS = {
 }
 
 
-def steps_content(planned: Planned, hardware: HardwareReport | None, width: int) -> Content:
+def steps_content(planned: Planned, width: int) -> Content:
     """The table of steps, totals against the free disk, the verdict, what differs, and notices."""
     costs = step_costs(planned.plan, planned.made)
     title = max(16, width - _TIME - 2 * _BYTES - 7)
@@ -32,8 +32,7 @@ def steps_content(planned: Planned, hardware: HardwareReport | None, width: int)
     lines = [Content.styled(head, "$text-muted")]
     lines += [_step_line(number, cost, title) for number, cost in enumerate(costs, 1)]
     lines.append(_total_line(costs, title))
-    if hardware is not None:
-        lines += _disk_lines(costs, hardware)
+    lines += _disk_lines(costs, planned.facts.hardware)
     if any(cost.kind == "install" and not cost.made for cost in costs):
         text = "Enter is the word for it: missing engines are fetched and installed first."
         lines.append(_line("engine", text, "$text-warning"))

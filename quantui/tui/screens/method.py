@@ -13,7 +13,15 @@ from textual.widgets import Static
 from quantui.domain.answers import key_of, why_not_from_here
 from quantui.domain.choosing.recommendation import Choice
 from quantui.domain.errors import QuantuiError
-from quantui.tui.ranking import answers_now, ranked, reranked, wanted_of, with_ladder
+from quantui.tui.ranking import (
+    answers_now,
+    known_ranking,
+    known_subject,
+    ranked,
+    reranked,
+    wanted_of,
+    with_ladder,
+)
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.widgets.method_detail import MethodDetail
 from quantui.tui.widgets.method_table import MethodTable
@@ -114,10 +122,11 @@ class MethodScreen(StepScreen):
             self._say("No model is chosen: Esc goes back to the model.")
             return
         try:
-            known = session.recommended
+            known = session.recommended = known_ranking(session)
             if known is None:
                 self._say("Looking at the model and at what fits…")
-                self._take(await asyncio.to_thread(ranked, wanted, session.subject, offline=True))
+                subject = known_subject(session)
+                self._take(await asyncio.to_thread(ranked, wanted, subject, offline=True))
             else:
                 self._take(await asyncio.to_thread(with_ladder, known))
             if not wanted.same_search(session.places.get("method.searched")):
@@ -223,11 +232,9 @@ class MethodScreen(StepScreen):
         known, row = self.session.recommended, self.table.row
         if known is None or row is None:
             return ()
-        from quantui.domain.recommend import explanation, refusal_explanation
+        from quantui.tui.method_words import why_rows
 
-        if isinstance(row, Choice):
-            return explanation(row, use=known.use_case.name)
-        return refusal_explanation(row)
+        return why_rows(row, known)
 
     def action_context(self, by: int) -> None:
         """One rung up or down; the bar follows at once, the ranking a moment later."""

@@ -120,8 +120,9 @@ class ReviewScreen(StepScreen):
             self._steps("There is nothing to plan yet: Esc goes back to the method.")
             return
         try:
+            # This machine is read anew: memory may have been given back since the first step.
             planned = await asyncio.to_thread(
-                planned_here, draft, session.hardware, progress=self._progress
+                planned_here, draft, self.wizard.stand_in, progress=self._progress
             )
         except QuantuiError as error:
             session.plan = session.facts = None
@@ -159,7 +160,7 @@ class ReviewScreen(StepScreen):
 
         pane = self.query_one("#steps", VerticalScroll)
         width = max(60, pane.scrollable_content_region.width)
-        text = steps_content(planned, self.session.hardware, width)
+        text = steps_content(planned, width)
         self.query_one("#steps-text", Static).update(text)
         profile = (render_profile if self._whole else render_chosen)(planned.profile)
         self.query_one("#profile-text", Static).update(toml_content(profile))

@@ -69,7 +69,7 @@ def _words(row: Choice | Refusal | None, found: Recommendation, width: int, line
     if row is None:
         return nothing_words(found, width, lines) if not found.choices else Content("")
     if isinstance(row, Choice):
-        return choice_words(row, width, lines)
+        return choice_words(row, found.notes, width, lines)
     if found.nearest is not None and row.method == found.nearest.method:
         return nothing_words(found, width, lines)
     return refusal_words(row, width, lines)
