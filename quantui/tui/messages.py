@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from quantui.domain.errors import QuantuiError
     from quantui.domain.hardware import HardwareReport
     from quantui.runtime.engines import EngineStatus
+    from quantui.runtime.last_profile import LastProfile
     from quantui.tui.run_view import RunView
 
 
@@ -37,6 +38,14 @@ class BackgroundCounted(Message):
 
     def __init__(self, count: int) -> None:
         self.count = count
+        super().__init__()
+
+
+class LastProfileFound(Message):
+    """The profile that was saved or opened last; None: there is none."""
+
+    def __init__(self, profile: LastProfile | None) -> None:
+        self.profile = profile
         super().__init__()
 
 

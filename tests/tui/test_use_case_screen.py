@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+from described_machines import QWEN_7B, model
 from pilots import screen_text, wait_until
 
 from quantui.domain.choosing.use_cases import use_cases
@@ -127,6 +128,22 @@ async def test_what_is_no_such_number_is_told_at_once_and_enter_waits():
         assert "from 1 to" not in screen_text(pilot)
 
 
+async def test_more_than_a_known_model_can_do_is_said(tmp_path):
+    from quantui.runtime.subject import look_at
+
+    folder = model(tmp_path, QWEN_7B)
+    async with app().run_test(size=(80, 24)) as pilot:
+        pilot.app.session.subject = look_at(str(folder), hardware=HardwareReport(), offline=True)
+        await asked(pilot)
+        assert "! the model" not in screen_text(pilot)
+        await pilot.press("5")
+        await pilot.pause()
+        assert "! the model's own limit is 32768" in screen_text(pilot)
+        await pilot.press("tab", "1", "6", "K")
+        await pilot.pause()
+        assert "! the model" not in screen_text(pilot)
+
+
 async def test_letters_are_keys_in_a_field_too():
     async with app().run_test(size=(80, 24)) as pilot:
         screen = await asked(pilot)
@@ -185,7 +202,7 @@ async def test_numbers_typed_for_a_use_are_there_again_when_it_is_highlighted_ag
 async def test_everything_is_within_reach(size):
     async with app().run_test(size=size) as pilot:
         screen = await asked(pilot)
-        told = screen.query_one("#told").content.plain.splitlines()
+        told = screen.query_one("#counts Static").content.plain.splitlines()
         seen = screen_text(pilot)
         for _ in range(4):
             await pilot.press("pagedown")

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
-from textual.message import Message
 from textual.widgets import Static
 from textual.widgets.option_list import Option
 
 from quantui.tui.hardware_head import machine, offers, probing
 from quantui.tui.live_memory import LiveMemory
 from quantui.tui.memory_history import HOST_RAM
+from quantui.tui.messages import LastProfileFound
 from quantui.tui.screens.step import StepScreen
+from quantui.tui.widgets.details_pane import READ_ON, DetailsPane
 from quantui.tui.widgets.memory_graph import MemoryGraph
 from quantui.tui.widgets.pick_list import PickList
 
@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 _SPIN_S = 0.2
 
 
-class LastProfileFound(Message):
-    """The profile that was saved last, read beside the interface."""
-
-    def __init__(self, profile: LastProfile | None) -> None:
-        self.profile = profile
-        super().__init__()
-
-
 class HardwareScreen(StepScreen):
     """Rows of devices above, the highlighted one in full and its memory over time below."""
 
@@ -57,8 +49,7 @@ class HardwareScreen(StepScreen):
         Binding("space", "pick", "pick"),
         Binding("r", "probe_again", "probe"),
         Binding("p", "replay", "replay"),
-        Binding("pageup", "scroll_details(-1)", "details up", show=False, priority=True),
-        Binding("pagedown", "scroll_details(1)", "details down", show=False, priority=True),
+        *READ_ON,
     ]
     DEFAULT_CSS = """
     HardwareScreen {
@@ -67,8 +58,6 @@ class HardwareScreen(StepScreen):
         #offer.-there { display: block; }
         #devices { height: auto; max-height: 50%; scrollbar-size-vertical: 1; }
         #devices > .option-list--option { padding: 0; }
-        #details { height: 1fr; min-height: 3; margin-top: 1; scrollbar-size-vertical: 1; }
-        #details Static { height: auto; }
         MemoryGraph { height: 12; margin-top: 1; display: none; }
         MemoryGraph.-there { display: block; }
         &.-short MemoryGraph { height: 5; }
@@ -83,7 +72,6 @@ class HardwareScreen(StepScreen):
         self._profile: LastProfile | None = None
         self._waiting: list[str] = []
         self._spinner: Timer | None = None
-        self._told_of = ""
         self._engines: tuple[EngineStatus, ...] | None = None
         self._problems: tuple[Problem, ...] = ()
 
@@ -92,8 +80,7 @@ class HardwareScreen(StepScreen):
         yield Static(id="offer", markup=False)
         yield Static(id="header", markup=False)
         yield PickList(id="devices")
-        with VerticalScroll(id="details", can_focus=True):
-            yield Static(id="told", markup=False)
+        yield DetailsPane(id="details")
         yield MemoryGraph()
 
     def on_mount(self) -> None:
@@ -185,10 +172,9 @@ class HardwareScreen(StepScreen):
         if self._profile is not None:
             open_profile(self.wizard, self._profile.path)
 
-    def action_scroll_details(self, pages: int) -> None:
+    def action_read_on(self, pages: int) -> None:
         """Read on in the details without leaving the list."""
-        details = self.query_one("#details", VerticalScroll)
-        details.scroll_relative(y=pages * max(details.size.height - 1, 1), animate=False)
+        self.query_one(DetailsPane).turn(pages)
 
     # --- the last profile
 
@@ -285,11 +271,8 @@ class HardwareScreen(StepScreen):
         from quantui.tui.device_details import details, laid_out
 
         lines = details(row.name, report, self._engines, self._problems)
-        width = max(self.query_one("#details").size.width - 1, 40)
-        self.query_one("#told", Static).update(laid_out(lines, width))
-        if row.name != self._told_of:
-            self._told_of = row.name
-            self.query_one("#details", VerticalScroll).scroll_home(animate=False)
+        pane = self.query_one(DetailsPane)
+        pane.tell(row.name, laid_out(lines, max(pane.size.width - 1, 40)))
         self._draw_graph()
 
     # --- the live graph

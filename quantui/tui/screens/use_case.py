@@ -15,6 +15,7 @@ from quantui.domain.errors import QuantuiError
 from quantui.domain.quantities import MOST_TOKENS, MOST_USERS, count, tokens
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.use_case_words import summary, told, why_rows
+from quantui.tui.widgets.details_pane import READ_ON, DetailsPane
 from quantui.tui.widgets.number_field import NumberField
 from quantui.tui.widgets.pick_list import PickList
 
@@ -46,8 +47,7 @@ class UseCaseScreen(StepScreen):
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "numbers"),
-        Binding("pageup", "scroll_told(-1)", "weights up", show=False, priority=True),
-        Binding("pagedown", "scroll_told(1)", "weights down", show=False, priority=True),
+        *READ_ON,
     ]
     DEFAULT_CSS = """
     UseCaseScreen {
@@ -59,8 +59,6 @@ class UseCaseScreen(StepScreen):
         #numbers .label { width: 16; }
         #numbers .about { color: $text-muted; padding-left: 1; width: 1fr; }
         #numbers .-bad { color: $text-error; }
-        #counts { height: 1fr; min-height: 2; margin-top: 1; scrollbar-size-vertical: 1; }
-        #counts Static { height: auto; }
     }
     """
 
@@ -85,8 +83,7 @@ class UseCaseScreen(StepScreen):
                     yield Static(label, classes="label", markup=False)
                     yield field
                     yield Static(id=f"{name}-about", classes="about", markup=False)
-        with VerticalScroll(id="counts", can_focus=True):
-            yield Static(id="told", markup=False)
+        yield DetailsPane(id="counts")
 
     def on_mount(self) -> None:
         """The answered use is highlighted, at first the recommended one."""
@@ -142,10 +139,9 @@ class UseCaseScreen(StepScreen):
         """There is always a reason to be told, and it need not be made to know that."""
         return True if action == "why" else super().check_action(action, parameters)
 
-    def action_scroll_told(self, pages: int) -> None:
+    def action_read_on(self, pages: int) -> None:
         """Read on in what counts without leaving the list."""
-        counts = self.query_one("#counts", VerticalScroll)
-        counts.scroll_relative(y=pages * max(counts.size.height - 1, 1), animate=False)
+        self.query_one(DetailsPane).turn(pages)
 
     # --- what is typed and highlighted
 
@@ -164,7 +160,7 @@ class UseCaseScreen(StepScreen):
         if error is not None:
             about.update(Content(f"✗ {field.value[:12]} is not such a number"))
         else:
-            about.update(_about(str(field.id), field.number))
+            about.update(self._about(str(field.id), field.number))
             self._typed[self.chosen.name] = (
                 self.query_one("#context", NumberField).number,
                 self.query_one("#users", NumberField).number,
@@ -181,14 +177,25 @@ class UseCaseScreen(StepScreen):
         for name, number in (("context", context), ("users", users)):
             about = self.query_one(f"#{name}-about", Static)
             about.remove_class("-bad")
-            about.update(_about(name, number))
+            about.update(self._about(name, number))
         self._draw_told()
         self.refresh_bindings()
 
     def _draw_told(self) -> None:
         use = self.chosen
         why = _WHY_RECOMMENDED[use.name] if use.name == self.recommended else ""
-        self.query_one("#told", Static).update(told(use, why))
+        self.query_one(DetailsPane).tell(use.name, told(use, why))
+
+    def _about(self, field: str, number: int | None) -> Content:
+        """What the number counts; what was typed as 32K is told in full, and what a known model cannot do."""
+        typed = "" if number is None else f"{number} "
+        if field == "users":
+            return Content(f"{typed}request{'' if number == 1 else 's'} at the same time")
+        subject = self.session.subject
+        limit = subject.model.context_length if subject is not None else None
+        if limit is not None and (number or self.chosen.context) > limit:
+            return Content(f"! the model's own limit is {limit}")
+        return Content(f"{typed}tokens of one request, with its answer")
 
     def _options(self) -> list[Option]:
         recommended = self.recommended
@@ -216,11 +223,3 @@ def _users(text: str) -> int:
 
 def _worded(error: QuantuiError, fix: str) -> QuantuiError:
     return QuantuiError(error.code, error.what, error.why, fix, error.exit_code)
-
-
-def _about(field: str, number: int | None) -> Content:
-    """What the number counts; what was typed as 32K is told in full."""
-    typed = "" if number is None else f"{number} "
-    if field == "context":
-        return Content(f"{typed}tokens of one request, with its answer")
-    return Content(f"{typed}request{'' if number == 1 else 's'} at the same time")
