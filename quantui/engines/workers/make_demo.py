@@ -37,6 +37,7 @@ ADAPTER_STEPS = 160
 VOCABULARY = 4096
 CONTEXT = 1024
 ANSWER_TOKENS = 96
+TEMPERATURE = 0.2
 EXAMPLE = "Tell me a story."
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -229,7 +230,11 @@ def save_rounded(model: PreTrainedModel, folder: Path) -> None:
     """
     import torch
 
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    saved = copy.deepcopy(model).to(torch.bfloat16)
+    # What a server takes where a request names none: at 1.0 a model this small rambles.
+    saved.generation_config.do_sample = True
+    saved.generation_config.temperature = TEMPERATURE
+    saved.save_pretrained(folder)
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16().float()
 
