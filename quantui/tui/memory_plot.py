@@ -240,7 +240,7 @@ def _phases(marks: Sequence[tuple[int, str]], width: int) -> str:
         if not 0 <= column < width:
             continue
         text = one_line(label)
-        shown = text if len(text) < room else text[: room - 2] + "…" if room >= 5 else ""
+        shown = text if len(text) <= room else text[: room - 1] + "…" if room >= 5 else ""
         line[column] = _TICK
         line[column + 1 : column + 1 + len(shown)] = shown
     return "".join(line)[:width]

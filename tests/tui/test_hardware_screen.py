@@ -89,6 +89,17 @@ async def test_a_gpu_is_a_row_with_what_decides_and_the_rest_stands_below():
         assert "500.00 GiB free for hub cache" in text
 
 
+async def test_without_colours_what_is_picked_and_troubled_is_a_mark(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    full = gpu(1, problems=(Problem("gpu.memory-in-use", "Little is free."),))
+    async with QuantuiApp(replace(TWO, gpus=(gpu(0), full))).run_test(size=(80, 24)) as pilot:
+        await probed(pilot)
+        await pilot.press("space")
+        text = screen_text(pilot)
+        assert "[ ] GPU 0" in text
+        assert "[x]!GPU 1" in text
+
+
 async def test_space_picks_devices_and_the_last_gpu_gives_way_to_the_cpu():
     async with QuantuiApp(TWO).run_test(size=(80, 24)) as pilot:
         await probed(pilot)

@@ -58,6 +58,16 @@ async def test_only_the_lines_that_changed_are_drawn_again():
         assert set(lines) <= {0, height - 4, height - 3, height - 2, height - 1}
 
 
+async def test_without_colours_it_says_the_same(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    app = Shown()
+    async with app.run_test(size=(80, 12)) as pilot:
+        app.history.series(0).add(1.0, 20 * GIB, 24 * GIB)
+        app.graph.show(app.history, 0, total=24 * GIB, predicted=12 * GIB)
+        await wait_until(pilot, lambda: "now 20.0 GiB" in screen_text(pilot))
+        assert "╌╌╌╌" in screen_text(pilot)
+
+
 async def test_a_resize_draws_it_for_the_room_there_is():
     app = Shown()
     async with app.run_test(size=(80, 12)) as pilot:

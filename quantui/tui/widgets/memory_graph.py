@@ -120,7 +120,10 @@ class MemoryGraph(Widget, can_focus=False):
     def render_line(self, y: int) -> Strip:
         """One line, as it was last drawn."""
         self.tick()
-        return self._strips[y] if y < len(self._strips) else Strip.blank(self.size.width)
+        if y < len(self._strips):
+            return self._strips[y]
+        # With NO_COLOR Textual takes every segment's style apart: it may not be missing.
+        return Strip.blank(self.size.width, self.rich_style)
 
     def _strip(self, line: Row) -> Strip:
         styles = self._styles
