@@ -47,6 +47,8 @@ class QuantuiApp(App[int]):
     CSS_PATH = "quantui.tcss"
     ENABLE_COMMAND_PALETTE = True
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "leave", "quit"),
+        Binding("ctrl+q", "leave", "quit", show=False),
         Binding("question_mark", "help", "help", key_display="?", tooltip="this help"),
         Binding("c", "cache", "cache", tooltip="cache: what takes the disk, the largest first"),
         Binding("h", "history", "history", tooltip="history: earlier runs, compared and plotted"),

@@ -38,7 +38,7 @@ def figure_lines(rows: Sequence[FigureRow], width: int) -> list[str]:
             if len(beside) <= width or not width:
                 lines[-1] = beside
             else:
-                lines.append(f"{'':<{names}}  predicted {words}")
+                lines.append(f"    predicted {words}")
     return lines
 
 

@@ -131,7 +131,7 @@ class FailureScreen(StepScreen):
 
     def _show(self) -> None:
         view = self.view
-        if view is None:
+        if view is None or not self.query(StepList):
             return
         self.query_one(StepList).show(view.state)
         self.query_one("#error", Static).update(problem_content(self.error))

@@ -164,7 +164,7 @@ class ReadyScreen(StepScreen):
     def run_changed(self) -> None:
         """Draw what changes; a server that has ended is no longer ready."""
         view = self.view
-        if view is None or not self.is_mounted:
+        if view is None or not self.query(RunMemory):
             return
         if not view.living or view.cancelling:
             if self.app.screen is self:

@@ -74,7 +74,7 @@ class RunScreen(StepScreen):
     def run_changed(self) -> None:
         """Draw the run's state, and leave for Ready or Failure when it is there."""
         view = self.view
-        if view is None or not self.is_mounted:
+        if view is None or not self.query(StepList):
             return
         self.query_one(StepList).show(view.state)
         self.query_one(RunMemory).show(view)
