@@ -32,11 +32,11 @@ def steps_content(planned: Planned, width: int) -> Content:
     lines = [Content.styled(head, "$text-muted")]
     lines += [_step_line(number, cost, title) for number, cost in enumerate(costs, 1)]
     lines.append(_total_line(costs, title))
+    lines.append(_memory_line(planned))
     lines += _disk_lines(costs, planned.facts.hardware)
     if any(cost.kind == "install" and not cost.made for cost in costs):
-        text = "Enter is the word for it: missing engines are fetched and installed first."
+        text = "Enter also fetches and installs the engines that are missing."
         lines.append(_line("engine", text, "$text-warning"))
-    lines.append(_memory_line(planned))
     lines += [_line("differs", text, "$text-warning") for text in planned.differs]
     lines += [_line("note", text) for text in planned.plan.notices]
     return Content("\n").join(lines)
@@ -67,16 +67,19 @@ def toml_content(text: str) -> Content:
 
 def _step_line(number: int, cost: StepCost, title: int) -> Content:
     mark, style = ("↺", "$text-success") if cost.made else (" ", "")
-    name = one_line(cost.title)
+    known = "" if cost.seconds is None else _about(cost.seconds)
     if cost.made:
-        name = _cut(name, title - 14) + " (made before)"
-    time = "" if cost.made or cost.seconds is None else _about(cost.seconds)
-    if cost.kind in ("install", "download") or (cost.kind == "quantize" and not time):
-        time = "" if cost.made else time or "unknown"
+        time = "made before"
+    elif cost.kind in ("install", "download", "quantize"):
+        time = known or "unknown"
+    else:
+        time = known
     return Content.assemble(
         f"{number:>2} ",
         Content.styled(mark, style),
-        Content.styled(f"{_cut(name, title):<{title}}", "dim" if cost.made else "bold"),
+        Content.styled(
+            f"{_cut(one_line(cost.title), title):<{title}}", "dim" if cost.made else "bold"
+        ),
         f" {time:>{_TIME}} {_bytes(cost.disk_bytes)} {_bytes(cost.download_bytes)}",
     )
 
@@ -119,7 +122,8 @@ def _memory_line(planned: Planned) -> Content:
             f"weights {format_bytes(estimate.weight_bytes)}, KV cache {format_bytes(estimate.kv_cache_bytes)} = "
             f"{estimate.kv_cache_tokens} tokens, {text}"
         )
-    reasons = "; ".join(("", *result.reasons)) if result is not None else ""
+    sure = result is not None and result.verdict == "fits"
+    reasons = "" if result is None or sure else "; ".join(("", *result.reasons))
     return Content.assemble(
         Content.styled(f"{'memory':<8}", "$text-muted"),
         Content.styled(word, f"bold {style}"),

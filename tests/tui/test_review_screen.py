@@ -72,7 +72,7 @@ async def test_the_steps_stand_with_time_disk_and_downloads(profile):
 
 async def test_installing_is_said_to_need_nothing_but_enter(profile):
     async with reviewed(profile) as (_, pilot):
-        assert "missing engines are fetched and installed first" in words(pilot)
+        assert "Enter also fetches and installs the engines that are missing" in words(pilot)
 
 
 async def test_a_merge_that_was_made_before_is_marked_and_costs_nothing(profile):
@@ -87,7 +87,7 @@ async def test_a_merge_that_was_made_before_is_marked_and_costs_nothing(profile)
     async with reviewed(profile) as (_, pilot):
         line = next(text for text in screen_text(pilot).splitlines() if "merge lora" in text)
         assert "↺" in line
-        assert "(made before)" in line
+        assert "made before" in line
         assert "MiB" not in line
 
 

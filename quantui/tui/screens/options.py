@@ -45,6 +45,12 @@ class _Options(OptionList):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "screen.edit", "set")]
 
 
+class _Line(Input):
+    """The line that a value is typed in."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "submit", "take it")]
+
+
 class OptionsScreen(ModalScreen[bool]):
     """Gives whether anything was changed; the changes are in the session at once."""
 
@@ -88,7 +94,7 @@ class OptionsScreen(ModalScreen[bool]):
             yield Input(placeholder="filter: words of names and meanings", id="filter")
             yield _Options(id="list", markup=False)
             yield Static(id="about", markup=False)
-            yield Input(id="value", select_on_focus=False)
+            yield _Line(id="value", select_on_focus=False)
             yield Problem(id="problem", markup=False)
         yield KeyBar()
 
@@ -101,6 +107,13 @@ class OptionsScreen(ModalScreen[bool]):
         """Columns follow the width."""
         del event
         self.call_after_refresh(self._draw)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """While a value is typed, there is nothing else to do but to take it or to leave it."""
+        del parameters
+        if action in ("unset", "filter", "only_changed"):
+            return self._editing is None
+        return True
 
     @property
     def options(self) -> OptionList:
@@ -203,12 +216,15 @@ class OptionsScreen(ModalScreen[bool]):
                 self._set(row, value)
             return
         self._editing = row
+        self.refresh_bindings()
         line = self.query_one("#value", Input)
         line.placeholder = type_words(row)
         line.value = edited_text(row)
         line.add_class("-there")
         line.focus()
         line.action_end()
+        # The line takes a row of the list, perhaps the highlighted one.
+        self.call_after_refresh(self.options.scroll_to_highlight)
 
     @on(Input.Submitted, "#value")
     def _typed(self, event: Input.Submitted) -> None:
@@ -244,6 +260,7 @@ class OptionsScreen(ModalScreen[bool]):
 
     def _stop_editing(self) -> None:
         self._editing = None
+        self.refresh_bindings()
         self.query_one("#value").remove_class("-there")
         self._tell(None)
         self.options.focus()

@@ -67,7 +67,10 @@ class ReviewScreen(StepScreen):
     ReviewScreen #steps { height: auto; max-height: 60%; }
     ReviewScreen.-short #steps { max-height: 11; }
     ReviewScreen #lower { height: 1fr; min-height: 5; }
-    ReviewScreen VerticalScroll { border: round $foreground 30%; padding: 0 1; scrollbar-size-vertical: 1; }
+    ReviewScreen VerticalScroll {
+        border: round $foreground 30%; padding: 0 1;
+        scrollbar-size-vertical: 1; scrollbar-gutter: stable;
+    }
     ReviewScreen VerticalScroll:focus { border: round $primary; }
     ReviewScreen VerticalScroll Static { height: auto; }
     ReviewScreen #profile, ReviewScreen #commands { width: 1fr; height: 1fr; }
