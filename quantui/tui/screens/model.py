@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -248,7 +249,7 @@ class ModelScreen(ModelLine):
             model=ref, revision=revision, adapter=adapter_ref, adapter_revision=adapter_revision
         )
         session.loaded = None
-        session.subject = subject
+        session.subject = replace(subject, described_by=session.described_by)
         self.tell_cleared(cleared)
         self.wizard.go("method")
 
