@@ -53,6 +53,13 @@ def toggled(
     return None if after == usable else tuple(sorted(after))
 
 
+def still_picked(report: HardwareReport, gpus: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The answer without GPUs that are not there or cannot be used any more; None where none of them is left."""
+    if not gpus:
+        return gpus
+    return tuple(index for index in gpus if index in picked_gpus(report, gpus)) or None
+
+
 def device_rows(
     report: HardwareReport,
     gpus: tuple[int, ...] | None,

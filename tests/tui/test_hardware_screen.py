@@ -27,7 +27,7 @@ from quantui.tui.app import QuantuiApp
 from quantui.tui.device_rows import device_rows, toggled
 from quantui.tui.screens.hardware import HardwareScreen
 from quantui.tui.screens.use_case import UseCaseScreen
-from quantui.tui.widgets.memory_graph import MemoryGraph
+from quantui.tui.widgets.live_graph import LiveGraph
 
 HOSTILE = "\x1b[31mEvil [red]card[/red] \u202etxt " + "x" * 300
 
@@ -188,8 +188,9 @@ async def test_a_described_machine_has_a_badge_and_no_live_graph():
         text = screen_text(pilot)
         assert "SIMULATED" in text
         assert "Described by big.json: not this machine" in text
-        assert not screen.query_one(MemoryGraph).display
-        assert not screen._live.alive
+        graph = screen.query_one(LiveGraph)
+        assert not graph.display
+        assert not graph.live.alive
         assert "(r probe)" in text
 
 
@@ -197,8 +198,9 @@ async def test_this_machines_memory_is_drawn_while_the_screen_is_shown_and_no_lo
     async with QuantuiApp(NONE).run_test(size=(80, 24)) as pilot:
         screen = await probed(pilot)
         await wait_until(pilot, lambda: "RAM of the machine: now" in screen_text(pilot))
+        graph = screen.query_one(LiveGraph)
         await pilot.press("enter")
-        await wait_until(pilot, lambda: not screen._live.alive)
+        await wait_until(pilot, lambda: not graph.live.alive)
 
 
 async def test_probing_is_shown_as_progress_and_r_probes_again(monkeypatch):
@@ -229,6 +231,19 @@ async def test_probing_is_shown_as_progress_and_r_probes_again(monkeypatch):
         assert "GPU 1" in screen_text(pilot)
         go_on.set()
         await wait_until(pilot, lambda: "GPU 2" in screen_text(pilot))
+
+
+async def test_a_picked_gpu_that_is_gone_when_it_is_probed_again_is_told(monkeypatch):
+    found = [replace(TWO, gpus=(gpu(0),)), TWO]
+    monkeypatch.setattr("quantui.runtime.probe.probe_hardware", lambda: found.pop())
+    async with QuantuiApp().run_test(size=(80, 24), notifications=True) as pilot:
+        await probed(pilot)
+        await pilot.press("space")
+        assert pilot.app.session.answers.gpus == (1,)
+        await pilot.press("r")
+        await wait_until(pilot, lambda: "the pick of GPUs that" in screen_text(pilot))
+        assert pilot.app.session.answers.gpus is None
+        assert "[x] GPU 0" in screen_text(pilot)
 
 
 async def test_engines_that_cannot_be_looked_at_are_told(monkeypatch):

@@ -12,12 +12,10 @@ from textual.widgets import Static
 from textual.widgets.option_list import Option
 
 from quantui.tui.hardware_head import machine, offers, probing
-from quantui.tui.live_memory import LiveMemory
-from quantui.tui.memory_history import HOST_RAM
 from quantui.tui.messages import LastProfileFound
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.widgets.details_pane import READ_ON, DetailsPane
-from quantui.tui.widgets.memory_graph import MemoryGraph
+from quantui.tui.widgets.live_graph import LiveGraph
 from quantui.tui.widgets.pick_list import PickList
 
 if TYPE_CHECKING:
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from textual.widgets import OptionList
 
     from quantui.domain.explained_row import Row
-    from quantui.domain.hardware import Gpu, HardwareReport, Problem
+    from quantui.domain.hardware import HardwareReport, Problem
     from quantui.runtime.engines import EngineStatus
     from quantui.runtime.last_profile import LastProfile
     from quantui.tui.device_rows import DeviceRow
@@ -58,16 +56,14 @@ class HardwareScreen(StepScreen):
         #offer.-there { display: block; }
         #devices { height: auto; max-height: 50%; scrollbar-size-vertical: 1; }
         #devices > .option-list--option { padding: 0; }
-        MemoryGraph { height: 12; margin-top: 1; display: none; }
-        MemoryGraph.-there { display: block; }
-        &.-short MemoryGraph { height: 5; }
+        LiveGraph { height: 12; margin-top: 1; }
+        &.-short LiveGraph { height: 5; }
         &.-short #devices { max-height: 8; }
     }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._live = LiveMemory()
         self._rows: tuple[DeviceRow, ...] = ()
         self._profile: LastProfile | None = None
         self._waiting: list[str] = []
@@ -81,7 +77,7 @@ class HardwareScreen(StepScreen):
         yield Static(id="header", markup=False)
         yield PickList(id="devices")
         yield DetailsPane(id="details")
-        yield MemoryGraph()
+        yield LiveGraph()
 
     def on_mount(self) -> None:
         """Show what is known; the rest comes by message."""
@@ -93,11 +89,6 @@ class HardwareScreen(StepScreen):
         self._draw()
         self.query_one(PickList).focus()
         self.call_after_refresh(self._look_for_profile)
-        self.call_after_refresh(self._watch)
-
-    def on_unmount(self) -> None:
-        """Nothing is sampled for a screen that is gone."""
-        self._live.close()
 
     def on_resize(self) -> None:
         """Rows are as wide as the screen."""
@@ -108,9 +99,17 @@ class HardwareScreen(StepScreen):
         self._waiting = self._waiting[1:]
         if not self._waiting and self._spinner is not None:
             self._spinner.pause()
-        self._watch()
+        self._drop_lost()
         self._draw()
         self.update_rail()
+
+    def _drop_lost(self) -> None:
+        """GPUs that were picked and are gone, or cannot be used any more, are not picked any more; this is told."""
+        from quantui.tui.device_rows import still_picked
+
+        report, picked = self.session.hardware, self.session.answers.gpus
+        if report is not None and (kept := still_picked(report, picked)) != picked:
+            self.tell_cleared(("the pick of GPUs that are gone", *self.session.answer(gpus=kept)))
 
     def ready(self) -> bool:
         """Going on needs the machine, not its engines."""
@@ -273,29 +272,7 @@ class HardwareScreen(StepScreen):
         lines = details(row.name, report, self._engines, self._problems)
         pane = self.query_one(DetailsPane)
         pane.tell(row.name, laid_out(lines, max(pane.size.width - 1, 40)))
-        self._draw_graph()
-
-    # --- the live graph
-
-    def _watch(self) -> None:
-        """Sample this machine; a described one has nothing to sample."""
-        if self.session.hardware is not None and not self.session.simulated:
-            self._live.start()
-            self._draw_graph()
-
-    def _draw_graph(self) -> None:
-        graph, report = self.query_one(MemoryGraph), self.session.hardware
-        there = report is not None and not self.session.simulated
-        graph.set_class(there, "-there")
-        if report is None or not there:
-            return
-        gpu = self._gpu_shown(report)
-        key: int | str = HOST_RAM if gpu is None or gpu.unified_memory else gpu.index
-        total = report.host.ram_total_bytes if gpu is None else gpu.total_bytes
-        graph.show(self._live.history, key, total=total)
-
-    def _gpu_shown(self, report: HardwareReport) -> Gpu | None:
-        row = self._highlighted
-        if row is None:
-            return None
-        return next((gpu for gpu in report.gpus if f"gpu{gpu.index}" == row.name), None)
+        # A described machine has nothing that could be sampled here.
+        if not self.session.simulated:
+            gpu = row.name.removeprefix("gpu")
+            self.query_one(LiveGraph).follow(report, int(gpu) if gpu.isdigit() else None)
