@@ -107,8 +107,15 @@ class QuantuiApp(App[int]):
         return self._given
 
     def probe(self) -> None:
-        """Read the machine (again), then the engines."""
+        """Read the machine (again), then the engines; count what runs on it."""
         self._probe()
+        self._count_background()
+
+    @work(thread=True, exclusive=True, group="background-count", exit_on_error=False)
+    def _count_background(self) -> None:
+        from quantui.runtime.living_runs import living_runs
+
+        self.post_message(BackgroundCounted(len(living_runs())))
 
     @work(thread=True, exclusive=True, group="probe", exit_on_error=False)
     def _probe(self) -> None:
