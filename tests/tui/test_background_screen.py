@@ -57,7 +57,8 @@ async def test_a_run_left_behind_is_counted_at_the_start_listed_and_attached(tmp
         await pilot.press("b")
         await wait_until(pilot, lambda: "✓ serving" in screen_text(pilot))
         assert "served at http://127.0.0.1:" in screen_text(pilot)
-        assert str(run.pid) in screen_text(pilot)
+        await pilot.resize_terminal(120, 40)
+        await wait_until(pilot, lambda: str(run.pid) in screen_text(pilot))
         await pilot.press("enter")
         await wait_until(pilot, lambda: shown(app) == "ReadyScreen")
         assert app.session.run.detached

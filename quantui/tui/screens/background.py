@@ -77,10 +77,10 @@ class BackgroundScreen(OverScreen):
         """The table, or why there is none."""
         columns = [
             Column("what", 24, grows=True),
-            Column("state", 12),
-            Column("since", 12),
+            Column("state", 10),
+            Column("since", 10),
             Column("memory", 12, right=True),
-            Column("process", 9, right=True, least=72),
+            Column("process", 9, right=True, least=96),
         ]
         yield Static("Looking...", id="empty", markup=False)
         yield RowTable["LivingRun"](columns, self._cells, id="runs")
