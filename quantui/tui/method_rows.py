@@ -122,7 +122,7 @@ def cost_lines(choice: Choice) -> list[str]:
     """What has to be done first, a line a step, with time and disk where they are known."""
     found = []
     for step in choice.cost.steps:
-        untold = step.seconds is not None and "about" not in step.text
+        untold = step.seconds is not None and step.seconds >= 1 and "about" not in step.text
         found.append(step.text + (f", about {format_seconds(step.seconds or 0)}" if untold else ""))
     return found
 

@@ -31,8 +31,8 @@ def test_a_model_that_does_not_say_how_long_gets_a_ladder_all_the_same():
     assert rung_lengths(None, 8192)[-1] == 131072
 
 
-def test_a_short_model_has_one_rung():
-    assert rung_lengths(1024, 1024) == (1024,)
+def test_a_model_of_short_contexts_has_lower_rungs():
+    assert rung_lengths(1024, 1024) == (256, 512, 1024)
 
 
 def test_the_asked_rung_says_what_the_recommendation_says():

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from quantui.domain.fitting.fit_facts import Fit
     from quantui.domain.support.method_support import Support
 
-SHORTEST = 2048
-"""Tokens of the lowest rung; below it few conversations fit."""
+SHORTEST, SHORTEST_OF_SHORT = 2048, 256
+"""Tokens of the lowest rung: below it few conversations fit. The second for models made for less than 8192."""
 LONGEST_UNTOLD = 131072
 """Where the ladder ends when the model does not say how long a context may be."""
 
@@ -44,9 +44,10 @@ class Rung:
 
 
 def rung_lengths(limit: int | None, asked: int) -> tuple[int, ...]:
-    """Powers of two from 2048 to what the model was made for, with that limit and the ``asked`` length among them."""
+    """Powers of two up to what the model was made for, with that limit and the ``asked`` length among them."""
     last = limit or max(LONGEST_UNTOLD, asked)
-    powers = {SHORTEST << step for step in range(24) if SHORTEST << step <= last}
+    lowest = SHORTEST if last >= 4 * SHORTEST else SHORTEST_OF_SHORT
+    powers = {lowest << step for step in range(24) if lowest << step <= last}
     return tuple(sorted({*powers, last, asked}))
 
 

@@ -52,6 +52,7 @@ class MethodScreen(StepScreen):
         Binding("right_square_bracket", "users(1)", "users", key_display="[]"),
         Binding("left_square_bracket", "users(-1)", "fewer users", show=False),
         Binding("v", "only_able", "only what works here", show=False),
+        Binding("r", "again", "look again, on the Hub too", show=False),
     ]
     DEFAULT_CSS = """
     MethodScreen #looking { height: auto; color: $text-muted; display: none; }
@@ -264,6 +265,12 @@ class MethodScreen(StepScreen):
         if self.session.loaded is not None:
             self.session.answers = answers_now(self.session)
             self.session.loaded = None
+
+    def action_again(self) -> None:
+        """Look at the model and on the Hub once more: the network may be back, or a copy may be new."""
+        self.session.places.pop("method.searched", None)
+        self.tell(None)
+        self._begin()
 
     def action_only_able(self) -> None:
         """Leave out what cannot be picked, or show it again."""

@@ -64,7 +64,7 @@ class ReviewScreen(StepScreen):
         Binding("shift+tab", "pane(-1)", "pane before", show=False),
     ]
     DEFAULT_CSS = """
-    ReviewScreen #steps { height: auto; max-height: 60%; }
+    ReviewScreen #steps { height: auto; max-height: 50%; }
     ReviewScreen.-short #steps { max-height: 11; }
     ReviewScreen #lower { height: 1fr; min-height: 5; }
     ReviewScreen VerticalScroll {

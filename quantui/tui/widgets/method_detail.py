@@ -28,7 +28,8 @@ class MethodDetail(Vertical):
     """The bar and the ladder are drawn for the context that is asked now, before it is ranked for."""
 
     DEFAULT_CSS = """
-    MethodDetail { height: auto; }
+    MethodDetail { height: auto; display: none; }
+    MethodDetail.-there { display: block; }
     MethodDetail #told { height: auto; }
     .-tall MethodDetail MemoryBar { margin-top: 1; }
     """
@@ -50,6 +51,7 @@ class MethodDetail(Vertical):
         ram_total: int | None,
     ) -> None:
         """Show ``row``; ``asked``: context in tokens and users at once, ``limit``: what the model was made for."""
+        self.add_class("-there")
         context, users = asked
         at = next((rung.fit for rung in rungs if rung.context == context), None)
         self.query_one(MemoryBar).show(
