@@ -41,7 +41,8 @@ class HardwareScreen(StepScreen):
     HELP = (
         "What this machine is, as NVML, the kernel and the disks tell it. Space picks the GPUs to use, or the CPU; "
         "without picking, every GPU that vLLM can use is taken. The graph shows the memory of the highlighted device "
-        "in use by everybody, ten times a second. Enter goes on to what the model is wanted for."
+        "in use by everybody, ten times a second. Page up and down read on in the details. "
+        "Enter goes on to what the model is wanted for."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pick", "pick"),
