@@ -35,6 +35,11 @@ class ModelScreen(ModelLine):
     """Enter takes the highlighted model, or adapter with its base, once everything about it was looked up."""
 
     NAME = "model"
+    HELP = (
+        "What is to be served. Enter takes the highlighted model, or an adapter with its base; x picks an adapter to "
+        "go with a model. / narrows the list, searches the Hub, or takes a path or owner/name; 1 to 4 show the tabs, "
+        "d the facts alone, r reads again. Nothing is downloaded here but configs and headers."
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("x", "adapter", "adapter"),
         Binding("a", "folder", "add"),
