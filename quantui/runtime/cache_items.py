@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantui.runtime import engine_store, paths
-from quantui.runtime.artifacts import RECORD, ArtifactStore, allocated_bytes
+from quantui.runtime.artifacts import RECORD, ArtifactStore
 from quantui.runtime.cache_sizes import shown_path
 from quantui.runtime.probe_host import hub_cache
 
@@ -125,7 +125,7 @@ def _artifact_items() -> Iterator[CacheItem]:
             "artifacts",
             path.name,
             shown_path(path),
-            allocated_bytes(path),
+            engine_store.disk_size(path).total,
             detail,
             used if used is not None else made if isinstance(made, int | float) else None,
         )
@@ -167,7 +167,7 @@ def _run_items() -> Iterator[CacheItem]:
             "runs",
             path.name,
             shown_path(path),
-            allocated_bytes(path),
+            engine_store.disk_size(path).total,
             "the record and the logs of a run",
             _used_at(path),
         )

@@ -218,7 +218,9 @@ class CacheScreen(OverScreen):
                     Content.styled(f"! {one_line(area.problem)[:300]}", "bold $text-warning")
                 )
                 lines.append(Content(f"  fix  {one_line(area.fix)[:300]}"))
-        if name in _FREE:
+        if name == ALL and item is None and self.found.items:
+            lines.append(Content("Move to a place: what is in it, and how it is freed."))
+        elif name in _FREE:
             lines.append(Content.styled(f"To free it: {_FREE[name]}.", "$text-muted"))
         elif self.found.done and not self.found.items:
             lines.append(

@@ -36,29 +36,36 @@ class KeyHelp:
 
 
 def keys_of(screen: Screen[Any]) -> tuple[KeyHelp, ...]:
-    """Every action that ``screen`` has a key for, in the order of the key bar; the app's own ones last."""
-    found: dict[tuple[str, str], tuple[list[str], str, bool, bool]] = {}
+    """Every action that ``screen`` has a key for: those of the key bar first, the app's own ones last."""
+    found: dict[tuple[str, str], tuple[list[str], str, bool, bool, bool]] = {}
     for active in screen.active_bindings.values():
         binding = active.binding
         words = binding.tooltip or binding.description
-        # Textual's own bindings of the screen are about the mouse's selection and the focus.
         if binding.system or not words or binding.action in _PASSED_OVER:
             continue
+        # Textual's own words are in title case.
+        words = words.lower() if words == words.title() else words
         everywhere = isinstance(active.node, App)
         key = screen.app.get_key_display(binding)
         keys, *_ = found.setdefault(
-            (binding.action, words), ([], words, active.enabled, everywhere)
+            (binding.action, words), ([], words, active.enabled, everywhere, not binding.show)
         )
         if key not in keys:
             keys.append(key)
-    rows = [
-        KeyHelp(" ".join(keys), words[:1].lower() + words[1:], enabled, everywhere)
-        for keys, words, enabled, everywhere in found.values()
-    ]
-    return tuple(sorted(rows, key=lambda row: row.everywhere))
+    order = sorted(found.values(), key=lambda one: (one[3], one[4]))
+    return tuple(
+        KeyHelp(" ".join(keys), words, enabled, everywhere)
+        for keys, words, enabled, everywhere, _ in order
+    )
 
 
-_PASSED_OVER = frozenset({"screen.copy_text", "app.help_quit", "help_quit"})
+_PASSED_OVER = frozenset(
+    {
+        *("screen.copy_text", "app.help_quit", "help_quit"),
+        *("scroll_left", "scroll_right", "page_left", "page_right"),
+    }
+)
+"""Textual's own: for the mouse's selection, and for what is wider than its widget, which nothing here is."""
 
 
 class Help(ModalScreen[None]):

@@ -196,7 +196,8 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         style, under = base, place == self.cursor
         if under:
             name = "row-table--cursor" if self.has_focus else "row-table--blurred"
-            style += self.get_component_rich_style(name, partial=True)
+            # Not the partial style: a colour that is chosen by its background needs to know that one.
+            style = self.get_visual_style(name).rich_style
         cells = [
             cell if isinstance(cell, Cell) else Cell(cell) for cell in self._cells(self.rows[place])
         ]
