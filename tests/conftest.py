@@ -23,6 +23,39 @@ if TYPE_CHECKING:
     from quantui.runtime.engines import Engine
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Share the tests among the processes of ``pytest -n``, which never run two engines beside each other.
+
+    A file stays whole, for the sake of its fixtures. All files with a test that starts an engine are one lane: each
+    of them wants the cores and the memory of a small machine, and what they share (the main job's run) is made once.
+    So are those that look at the same merged models. The longest lane begins first.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    lanes = {path: _lane(path, tests) for path, tests in _by_file(items).items()}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(lanes[item.path]))
+    items.sort(key=lambda item: lanes[item.path] != _ENGINES)
+
+
+_ENGINES = "engines"
+
+
+def _by_file(items: list[pytest.Item]) -> dict[Path, list[pytest.Item]]:
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    return files
+
+
+def _lane(path: Path, tests: list[pytest.Item]) -> str:
+    wanted = {name for test in tests for name in getattr(test, "fixturenames", ())}
+    if wanted & {"deployment"} or any(name.rpartition("_")[2] == "engine" for name in wanted):
+        return _ENGINES
+    return "zoo" if "zoo" in wanted else path.stem
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test sees, or writes into, the user's quantui."""

@@ -22,8 +22,9 @@ HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 32}
 
 
 @pytest.fixture
-def quantui(capsys):
-    """Runs a command; gives (exit code, stdout, stderr)."""
+def quantui(capsys, monkeypatch):
+    """Runs a command; gives (exit code, stdout, stderr). Paths of any length stay in one line."""
+    monkeypatch.setenv("COLUMNS", "400")
 
     def run(*arguments):
         try:
