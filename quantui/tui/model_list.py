@@ -124,7 +124,7 @@ class FoundTable(RowTable[Found]):
     def _line(self, found: Found) -> tuple[Cell, ...]:
         name, nothing = self._title(found), [Cell("")] * len(self._columns)
         if found.place == "typed":
-            return (name, Cell("Enter looks it up", "muted"), *nothing)
+            return (name, Cell("⏎ looks it up", "muted"), *nothing)
         if found.key == MAKE_DEMO_KEY:
             return (name, Cell("can be made here", "muted"), Cell("3 min"), *nothing)
         if self._tab == "hub":
@@ -141,7 +141,7 @@ class FoundTable(RowTable[Found]):
         from quantui.domain.checkpoint_words import count_text
 
         count = "" if found.downloads is None else _short(found.downloads)
-        stored = "adapter" if found.kind == "adapter" else found.stored or "16 bit"
+        stored = "adapter" if found.kind == "adapter" else found.stored or "not quantized"
         size = "" if found.parameters is None else count_text(found.parameters)
         gated = "gated, " if found.gated else ""
         return (Cell(f"{gated}{stored}", "muted"), Cell(size), Cell(count))
