@@ -104,12 +104,19 @@ def computed_cache(case: Case) -> Iterator[Fix]:
         yield option("serve", "kv_cache_gib", None, words)
 
 
-def eager(case: Case) -> Iterator[Fix]:
-    """Without compilation and CUDA graphs."""
-    if not case.draft.serve.enforce_eager:
+def no_graphs(case: Case) -> Iterator[Fix]:
+    """Without CUDA graphs, which hold memory of the card."""
+    if not case.on_cpu and not case.draft.serve.enforce_eager:
         words = (
-            "skip compilation and CUDA graphs (serve.enforce_eager): less memory, slower answers"
+            "skip compilation and CUDA graphs: less memory, slower answers (serve.enforce_eager)"
         )
+        yield option("serve", "enforce_eager", True, words)
+
+
+def eager(case: Case) -> Iterator[Fix]:
+    """Without compilation."""
+    if not case.draft.serve.enforce_eager:
+        words = "skip compilation: starts sooner, slower answers (serve.enforce_eager)"
         yield option("serve", "enforce_eager", True, words)
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _TELL_EVERY_S = 0.1
 """How often screens hear of a run: a merge may send hundreds of events a second."""
+_OFTEN = ("memory", "step.progress")
 
 
 class QuantuiApp(App[int]):
@@ -69,6 +70,8 @@ class QuantuiApp(App[int]):
         self.session = Session(described_by)
         self.terminal = Terminal(self)
         self.background_count = 0
+        self.probing: tuple[str, ...] = ("hardware", "engines")
+        """What is still to be looked at, in order."""
         self._given = report
         for theme in THEMES:
             self.register_theme(theme)
@@ -108,6 +111,7 @@ class QuantuiApp(App[int]):
 
     def probe(self) -> None:
         """Read the machine (again), then the engines; count what runs on it."""
+        self.probing = ("hardware", "engines")
         self._probe()
         self._count_background()
 
@@ -137,12 +141,14 @@ class QuantuiApp(App[int]):
         if self.session.hardware is not None and self.session.hardware != message.report:
             self.session.recommended = None
         self.session.hardware = message.report
+        self.probing = ("engines",)
         if self.step is not None:
             self.step.hardware_changed()
 
     def on_engines_listed(self, message: EnginesListed) -> None:
         """Keep the engines' states."""
         self.session.engines = message.engines
+        self.probing = ()
         if self.step is not None:
             self.step.hardware_changed()
         if message.error is not None:
@@ -152,7 +158,7 @@ class QuantuiApp(App[int]):
         """Runs of an earlier wizard, or of another one, are told at the start."""
         self.background_count = message.count
         if self.step is not None:
-            self.step.hardware_changed()
+            self.step.background_changed()
 
     # --- the run
 
@@ -199,7 +205,9 @@ class QuantuiApp(App[int]):
                 view.hosted = attach(run_id)
             for event in view.hosted.events(view.stop):
                 view.heard(event)
-                if time.monotonic() - told >= _TELL_EVERY_S and not worker.is_cancelled:
+                # The last of a burst may be the last for seconds: only what comes many times a second may wait.
+                due = event.type not in _OFTEN or time.monotonic() - told >= _TELL_EVERY_S
+                if due and not worker.is_cancelled:
                     told = time.monotonic()
                     self.post_message(RunChanged(view))
         except QuantuiError as error:

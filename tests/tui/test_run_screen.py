@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -148,7 +150,7 @@ async def test_the_log_is_one_key_away_and_follows(tmp_path):
         await wait_until(pilot, lambda: "PAUSED" in screen_text(pilot))
         with log.open("a") as file:
             file.write("one more\n")
-        await wait_until(pilot, lambda: "1 new lines" in screen_text(pilot))
+        await wait_until(pilot, lambda: "1 new line (f follows)" in screen_text(pilot))
         assert "one more" not in screen_text(pilot)
         await pilot.press("f")
         await wait_until(pilot, lambda: "one more" in screen_text(pilot))
@@ -167,6 +169,33 @@ async def test_leaving_the_run_asks_and_keeps_it_running(tmp_path):
         await wait_until(pilot, lambda: shown(app) == "ReviewScreen")
         assert view.living
         gate.touch()
+
+
+async def test_a_run_that_cannot_begin_is_told_on_the_review(tmp_path, monkeypatch):
+    async with wizard() as (app, pilot):
+        blocked = tmp_path / "a-file"
+        blocked.touch()
+        monkeypatch.setenv("QUANTUI_HOME", str(blocked))
+        plan = whole(tmp_path)
+        app.start_run(plan, object(), plan.draft)
+        app.go("run")
+        await wait_until(pilot, lambda: shown(app) == "ReviewScreen")
+        await wait_until(pilot, lambda: "could not be made" in screen_text(pilot))
+        assert app.session.run is None
+
+
+async def test_a_host_that_is_killed_leads_to_the_failure_and_leaves_nothing(tmp_path):
+    async with wizard() as (app, pilot):
+        view = await running(app, pilot, plan_of(serve_step(tmp_path, Script(then="hang"))))
+        await wait_until(pilot, lambda: view.state.current and carrying(view.state.run_id.encode()))
+        os.kill(view.hosted.pid, signal.SIGKILL)
+        await wait_until(pilot, lambda: shown(app) == "FailureScreen")
+        assert view.state.finished.error["code"] == "run.host-died"
+        await wait_until(
+            pilot, lambda: "try again: what was finished is reused" in screen_text(pilot)
+        )
+        await wait_until(pilot, lambda: view.followed, within_s=60)
+        assert view.gave_back
 
 
 # --- only drawing: a view that heard recorded events

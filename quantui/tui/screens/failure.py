@@ -50,7 +50,7 @@ class FailureScreen(StepScreen):
             )
             for number in range(1, MOST + 1)
         ),
-        Binding("y", "copy", "copy report"),
+        Binding("y", "copy", "report"),
         Binding("l", "log", "log"),
     ]
     DEFAULT_CSS = """

@@ -116,11 +116,15 @@ class LogScreen(Screen[None]):
         words = [one_line(self._path.name)]
         if view.query_text:
             count = sum(view.query_text in line.lower() for line in view.lines)
-            words.append(f"{count} lines with {one_line(view.query_text)!r}")
+            words.append(
+                f"{count} line{'s' if count != 1 else ''} with {one_line(view.query_text)!r}"
+            )
         if view.following:
             words.append("following")
         else:
-            news = f", {view.unseen} new lines" if view.unseen else ""
+            news = (
+                f", {view.unseen} new line{'s' if view.unseen > 1 else ''}" if view.unseen else ""
+            )
             words.append(f"PAUSED{news} (f follows)")
         if not view.lines:
             words.append("nothing in it yet")

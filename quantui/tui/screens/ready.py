@@ -35,6 +35,8 @@ class ReadyScreen(StepScreen):
     """Shown while ``session.run`` serves. Wide: chat left, figures right; narrow: `m` goes between them."""
 
     NAME = "ready"
+    # The chat's input takes the focus itself; the first Input of the screen is hidden at first.
+    AUTO_FOCUS: ClassVar[str | None] = ""
     HELP = (
         "The model is served by vLLM at the address on top, as OpenAI's API has it. Escape leaves the chat's input, "
         "so that the other keys work. What was predicted stands beside what was measured. k keeps the server "
