@@ -67,7 +67,6 @@ class HardwareScreen(StepScreen):
         super().__init__()
         self._rows: tuple[DeviceRow, ...] = ()
         self._profile: LastProfile | None = None
-        self._waiting: list[str] = []
         self._spinner: Timer | None = None
         self._engines: tuple[EngineStatus, ...] | None = None
         self._problems: tuple[Problem, ...] = ()
@@ -83,10 +82,7 @@ class HardwareScreen(StepScreen):
     def on_mount(self) -> None:
         """Show what is known; the rest comes by message."""
         self.title = "Hardware"
-        session = self.session
-        self._waiting = [] if session.hardware is not None else ["hardware"]
-        self._waiting += [] if session.engines is not None else ["engines"]
-        self._spinner = self.set_interval(_SPIN_S, self._draw_header, pause=not self._waiting)
+        self._spinner = self.set_interval(_SPIN_S, self._draw_header, pause=not self.wizard.probing)
         self._draw()
         self.query_one(PickList).focus()
         self.call_after_refresh(self._look_for_profile)
@@ -97,8 +93,7 @@ class HardwareScreen(StepScreen):
 
     def hardware_changed(self) -> None:
         """Rows appear as they are found: hardware first, then engines."""
-        self._waiting = self._waiting[1:]
-        if not self._waiting and self._spinner is not None:
+        if not self.wizard.probing and self._spinner is not None:
             self._spinner.pause()
         self._drop_lost()
         self._draw()
@@ -111,6 +106,10 @@ class HardwareScreen(StepScreen):
         report, picked = self.session.hardware, self.session.answers.gpus
         if report is not None and (kept := still_picked(report, picked)) != picked:
             self.tell_cleared(("the pick of GPUs that are gone", *self.session.answer(gpus=kept)))
+
+    def background_changed(self) -> None:
+        """Say at the top that something lives there."""
+        self._draw_offer()
 
     def ready(self) -> bool:
         """Going on needs the machine, not its engines."""
@@ -127,7 +126,7 @@ class HardwareScreen(StepScreen):
             case "why":
                 return True if report is not None else None
             case "probe_again":
-                return None if self._waiting or self.session.simulated else True
+                return None if self.wizard.probing or self.session.simulated else True
             case "pick":
                 pickable = any(each.pick is not None for each in self._rows)
                 return pickable and (True if row is not None and row.pick is not None else None)
@@ -157,13 +156,12 @@ class HardwareScreen(StepScreen):
 
     def action_probe_again(self) -> None:
         """Read the machine anew; what is shown stays until then."""
-        self._waiting = ["hardware", "engines"]
+        self.tell(None)
+        self.wizard.probe()
         if self._spinner is not None:
             self._spinner.resume()
-        self.tell(None)
         self._draw_header()
         self.refresh_bindings()
-        self.wizard.probe()
 
     def action_replay(self) -> None:
         """Open the last profile and go to its review."""
@@ -248,8 +246,8 @@ class HardwareScreen(StepScreen):
     def _draw_header(self) -> None:
         report = self.session.hardware
         lines: list[Content] = []
-        if self._waiting:
-            lines.append(probing(self._waiting[0], int(time.monotonic() / _SPIN_S)))
+        if self.wizard.probing:
+            lines.append(probing(self.wizard.probing[0], int(time.monotonic() / _SPIN_S)))
         elif report is not None:
             lines.append(machine(report, self.session.described_by))
         if report is not None and report.gpus:

@@ -133,6 +133,9 @@ class StepScreen(Screen[None]):
         """The machine was read, or engines were listed."""
         self.update_rail()
 
+    def background_changed(self) -> None:
+        """Runs that live without this wizard were counted."""
+
     def run_changed(self) -> None:
         """Something happened in the run."""
         self.update_rail()
