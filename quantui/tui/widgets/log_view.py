@@ -108,7 +108,7 @@ class LogView(ScrollView, can_focus=True):
         self.dropped += count
         self.here = None if self.here is None or self.here < count else self.here - count
         if not self.following:
-            self.scroll_to(y=max(0, self.scroll_y - rows), animate=False, immediate=True)
+            self._go(int(self.scroll_y) - rows)
 
     def _row_of(self, line: int) -> int:
         """The first row of a line."""
@@ -117,8 +117,12 @@ class LogView(ScrollView, can_focus=True):
     def _fit(self) -> None:
         self.virtual_size = Size(self._width, len(self._rows))
         if self.following:
-            self.scroll_to(y=self._last(), animate=False, immediate=True, force=True)
+            self._go(self._last())
         self.refresh()
+
+    def _go(self, row: int) -> None:
+        # By force: whether there is anything to scroll is known to the widget only after it was drawn.
+        self.scroll_to(y=max(0, row), animate=False, force=True)
 
     def _last(self) -> int:
         return max(0, len(self._rows) - self.scrollable_content_region.height)
@@ -134,7 +138,7 @@ class LogView(ScrollView, can_focus=True):
             self._wrap(0)
             if not self.following:
                 self.virtual_size = Size(width, len(self._rows))
-                self.scroll_to(y=self._row_of(top), animate=False, immediate=True)
+                self._go(self._row_of(top))
         self._fit()
 
     # --- following
@@ -152,7 +156,7 @@ class LogView(ScrollView, can_focus=True):
     def action_follow(self) -> None:
         """Go to the end and stay there."""
         self._follow()
-        self.scroll_to(y=self._last(), animate=False, immediate=True)
+        self._go(self._last())
 
     def _follow(self) -> None:
         self.following, self.unseen = True, 0
@@ -202,7 +206,7 @@ class LogView(ScrollView, can_focus=True):
         if row < self._last():
             self.following = False
         height = self.scrollable_content_region.height
-        self.scroll_to(y=max(0, row - height // 2), animate=False, immediate=True)
+        self._go(row - height // 2)
         self.refresh()
         self.post_message(self.Changed())
 
