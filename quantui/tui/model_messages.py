@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 
 class Listed(Message):
-    """More of what is on this machine; ``done``: this was all. ``cache``: the path of the Hub cache."""
+    """More of what is on this machine; ``done``: this was all, with the path of the Hub cache and the added folders."""
 
     def __init__(
-        self, about: int, found: Sequence[Found], *, done: bool = False, cache: str = ""
+        self,
+        about: int,
+        found: Sequence[Found],
+        *,
+        done: bool = False,
+        cache: str = "",
+        folders: tuple[str, ...] = (),
     ) -> None:
         self.about = about
         self.found = tuple(found)
         self.done = done
         self.cache = cache
+        self.folders = folders
         super().__init__()
 
 
@@ -86,10 +93,13 @@ class DemoMade(Message):
 
 
 class FolderKept(Message):
-    """A folder was added to those that are looked through; or ``error`` says why not."""
+    """A folder was added to those that are looked through, or taken away; or ``error`` says why not."""
 
-    def __init__(self, path: str, error: QuantuiError | None = None) -> None:
+    def __init__(
+        self, path: str, *, removed: bool = False, error: QuantuiError | None = None
+    ) -> None:
         self.path = path
+        self.removed = removed
         self.error = error
         super().__init__()
 

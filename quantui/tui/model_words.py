@@ -11,7 +11,7 @@ from quantui.domain.terminal_text import one_line
 from quantui.tui.model_list import TABS, TITLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from quantui.domain.found import Found
 
@@ -55,6 +55,15 @@ def nothing_here(tab: str, cache: str, *, reading: bool, filtered: bool) -> str:
         "adapters": "No adapters are on this machine: press 3 to search the Hub, a to add a folder, "
         "or / and type the path of one.",
     }[tab]
+
+
+def folder_question(added: Sequence[str]) -> str:
+    """What is asked where a folder can be added; ``added``: those that were."""
+    question = "Models and adapters are looked for in it, and two levels below."
+    if not added:
+        return question
+    listed = "\n".join(f"  {one_line(folder)}" for folder in added)
+    return f"{question}\nAdded so far (the same path again takes it away):\n{listed}"
 
 
 def nothing_found(*, searching: bool, failed: bool, searched: bool) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from textual._context import NoActiveAppError
 
 from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes
@@ -43,8 +46,13 @@ class ModelWork:
         self._lanes = {kind: Lane(f"model-{kind}", self._broke) for kind in kinds}
         self._demo: threading.Event | None = None
 
+    def _tell(self, message: Message) -> None:
+        # The screen may have gone while the thread waited for an answer.
+        with contextlib.suppress(NoActiveAppError):
+            self._post(message)
+
     def _broke(self, error: Exception) -> None:
-        self._post(Broke(error))
+        self._tell(Broke(error))
 
     def close(self) -> None:
         """Stop everything; the demo's training ends within seconds, and what it had begun is removed."""
@@ -57,16 +65,24 @@ class ModelWork:
 
         def work(stopped: Callable[[], bool]) -> None:
             from quantui.runtime.browse import browse, hub_cache
+            from quantui.runtime.browsed_folders import added_folders
 
+            try:
+                current = Path.cwd()
+            except OSError:
+                # It was deleted under the person's feet.
+                current = None
             waiting: list[Found] = []
             told = time.monotonic()
-            for found in browse(stopped, current=Path.cwd()):
+            for found in browse(stopped, current=current):
                 waiting.append(found)
                 if time.monotonic() - told >= _TELL_EVERY_S:
-                    self._post(Listed(about, waiting))
+                    self._tell(Listed(about, waiting))
                     waiting, told = [], time.monotonic()
             if not stopped():
-                self._post(Listed(about, waiting, done=True, cache=str(hub_cache())))
+                kept = tuple(map(str, added_folders()))
+                cache = str(hub_cache())
+                self._tell(Listed(about, waiting, done=True, cache=cache, folders=kept))
 
         self._lanes["browse"].ask(work)
 
@@ -79,7 +95,7 @@ class ModelWork:
 
             looked = look_here(found, mate)
             if not stopped():
-                self._post(Known(_explained(looked)))
+                self._tell(Known(_explained(looked)))
 
         self._lanes["look"].ask(work)
 
@@ -92,7 +108,7 @@ class ModelWork:
             for more in look_further(looked, stopped):
                 if stopped():
                     return
-                self._post(Known(_explained(more)))
+                self._tell(Known(_explained(more)))
 
         self._lanes["hub"].ask(work)
 
@@ -115,12 +131,12 @@ class ModelWork:
                 for found in search_hub(text, stopped):
                     waiting.append(found)
                     if found.kind != waiting[0].kind or len(waiting) >= 50:
-                        self._post(Searched(text, waiting))
+                        self._tell(Searched(text, waiting))
                         waiting = []
             except QuantuiError as error:
-                self._post(Searched(text, waiting, done=True, error=error))
+                self._tell(Searched(text, waiting, done=True, error=error))
             else:
-                self._post(Searched(text, waiting, done=True))
+                self._tell(Searched(text, waiting, done=True))
 
         self._lanes["search"].ask(work)
 
@@ -141,7 +157,7 @@ class ModelWork:
 
             def progress(name: str, done: int, total: int) -> None:
                 share = f"{format_bytes(done)} of {format_bytes(total)}"
-                self._post(Doing(about, f"computing the SHA-256 of {name}: {share}"))
+                self._tell(Doing(about, f"computing the SHA-256 of {name}: {share}"))
 
             ref, revision = found.ref, found.revision
             if found.place == "typed":
@@ -157,24 +173,29 @@ class ModelWork:
                     progress=progress,
                 )
             except QuantuiError as error:
-                self._post(Chosen(about, error))
+                self._tell(Chosen(about, error))
             else:
-                self._post(Chosen(about, answer))
+                self._tell(Chosen(about, answer))
             del stopped
 
         self._lanes["choose"].ask(work)
 
-    def add_folder(self, text: str) -> None:
-        """Keep a folder to be looked through."""
+    def keep_folder(self, text: str) -> None:
+        """Keep a folder to be looked through, or no longer where it is kept already."""
 
         def work(stopped: Callable[[], bool]) -> None:
-            from quantui.runtime.browsed_folders import add_folder
+            from quantui.runtime.browsed_folders import add_folder, added_folders, remove_folder
 
             del stopped
             try:
-                self._post(FolderKept(str(add_folder(text))))
+                folder = Path(text).absolute()
+                if folder in added_folders():
+                    remove_folder(folder)
+                    self._tell(FolderKept(str(folder), removed=True))
+                else:
+                    self._tell(FolderKept(str(add_folder(text))))
             except QuantuiError as error:
-                self._post(FolderKept(text, error))
+                self._tell(FolderKept(text, error=error))
 
         self._lanes["folders"].ask(work)
 
@@ -207,7 +228,7 @@ class ModelWork:
             cancel.set()
         from quantui.runtime.browse import browse_demo
 
-        self._post(DemoMade((), error) if error else DemoMade(tuple(browse_demo())))
+        self._tell(DemoMade((), error) if error else DemoMade(tuple(browse_demo())))
 
     def _train(self, about: int, cancel: threading.Event) -> QuantuiError | None:
         from quantui.domain.events import RunFinished, StepPhase, StepProgress
@@ -220,12 +241,12 @@ class ModelWork:
         for event in make_demo(python, cancel):
             if isinstance(event, StepPhase):
                 phase = event.phase
-                self._post(Doing(about, phase))
+                self._tell(Doing(about, phase))
             elif isinstance(event, StepProgress):
                 whole = f" of {event.total:g}" if event.total else ""
                 count = f"{event.done:g}{whole} {event.unit}".strip()
                 told = f", {event.message}" if event.message else ""
-                self._post(Doing(about, f"{phase}: {count}{told}"))
+                self._tell(Doing(about, f"{phase}: {count}{told}"))
             elif isinstance(event, RunFinished) and event.error is not None:
                 return QuantuiError.from_dict(event.error)
         return None

@@ -7,6 +7,8 @@ from fixtures.checkpoint_folders import adapter_files, model_files, write
 from fixtures.model_step import WIDE, facts, read, rows, solid, told, typed
 from fixtures.pilots import screen_text, wait_until
 
+from quantui.runtime.browsed_folders import add_folder, added_folders
+
 AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
 
 
@@ -98,6 +100,30 @@ async def test_a_folder_is_added_with_its_models(model_step, tmp_path):
         await typed(pilot, str(tmp_path / "shelf"))
         await pilot.press("enter")
         await wait_until(pilot, lambda: str(tmp_path / "shelf" / "owner" / "one") in rows(pilot))
+
+
+async def test_the_same_folder_again_is_no_longer_looked_through(model_step, tmp_path):
+    shelf = write(tmp_path / "shelf", model_files())
+    add_folder(str(shelf))
+    async with model_step().run_test(size=WIDE) as pilot:
+        await read(pilot)
+        await pilot.press("2")
+        assert str(shelf) in rows(pilot)
+        await pilot.press("a")
+        await pilot.pause()
+        assert str(shelf) in screen_text(pilot)
+        await typed(pilot, str(shelf))
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: added_folders() == () and str(shelf) not in rows(pilot))
+    assert shelf.exists()
+
+
+async def test_a_current_folder_that_was_deleted_is_no_crash(model_step, here, hub_root):
+    hub_cache.cached(hub_root, "owner/base", model_files())
+    here.rmdir()
+    async with model_step().run_test(size=(80, 24)) as pilot:
+        await read(pilot)
+        assert rows(pilot) == ["owner/base"]
 
 
 async def test_a_folder_that_is_not_there_is_refused(model_step, tmp_path):

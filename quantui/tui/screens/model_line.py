@@ -76,7 +76,8 @@ class ModelLine(ModelLists):
         """The Hub answered."""
         if message.text != self._place.searched:
             return
-        self._place.results += message.found
+        known = {one.key for one in self._place.results}
+        self._place.results += [one for one in message.found if one.key not in known]
         self._searching = not message.done
         self._search_error = message.error
         if message.error is not None and self._place.tab == "hub":

@@ -82,6 +82,7 @@ class ModelLists(StepScreen):
         self._reading = True
         self._about = 0
         self._cache = ""
+        self._added: tuple[str, ...] = ()
         self._auto: tuple[str, str | None] | None = None
         self._waiting: dict[str, Timer] = {}
         self._search_error: QuantuiError | None = None
@@ -230,7 +231,8 @@ class ModelLists(StepScreen):
             return
         self._entries.add(message.found)
         self._reading = not message.done
-        self._cache = message.cache or self._cache
+        if message.done:
+            self._cache, self._added = message.cache, message.folders
         self._show_list()
         if message.done and not self._place.keys and self._table.chosen is not None:
             self._go_to_chosen(self._table.chosen)
