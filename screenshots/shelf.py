@@ -44,7 +44,9 @@ def stock(*, engines: bool = False, artifacts: bool = False) -> None:
         _artifact(name, "awq-llm-compressor-w4-g128", 5_582_000_000, recipe, days=1)
     if engines:
         _engine("vllm-cuda", {"vllm": "0.32.0", "torch": "2.13.0"}, 9_876_543_210, days=9)
-        _engine("compressor-cuda", {"llmcompressor": "0.14.0", "torch": "2.13.0"}, 6_543_210_987, days=5)
+        _engine(
+            "compressor-cuda", {"llmcompressor": "0.14.0", "torch": "2.13.0"}, 6_543_210_987, days=5
+        )
 
 
 def _linears() -> dict[str, tuple[int, int]]:

@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 RECORDED = world.HERE / "recorded"
 WIDE = (120, 36)
 NARROW = (80, 24)
-_LONGEST_WAIT_S = 120.0
+_LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Picture:
     """One screen. ``step`` is shown first, then ``keys`` are pressed; it is drawn once all of ``until`` can be read.
 
-    ``answers`` are given before; ``prepare`` changes the session or the disk as it needs.
+    A key that begins with ``~`` is none: until these words can be read the next one is not pressed.
+    ``answers`` are given before; ``prepare`` changes the session or the disk as it needs, ``then`` once the
+    keys were pressed.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Picture:
     machine: str = "two-rtx-4090.json"
     answers: dict[str, Any] = field(default_factory=dict)
     prepare: Callable[[PicturedWizard], None] | None = None
+    then: Callable[[PicturedWizard], None] | None = None
 
 
 class PicturedWizard(QuantuiApp):
@@ -76,27 +79,32 @@ async def draw(picture: Picture) -> str:
     app = PicturedWizard(picture)
     async with app.run_test(size=picture.size) as pilot:
         for key in picture.keys:
-            await pilot.press(key)
-            await pilot.pause()
-        await _settled(pilot, picture)
+            if key.startswith("~"):
+                await _settled(pilot, picture.name, (key[1:],))
+            else:
+                await pilot.press(key)
+                await pilot.pause()
+        if picture.then is not None:
+            picture.then(app)
+        await _settled(pilot, picture.name, picture.until)
         for line in app.screen.query(Input):
             line.cursor_blink = False
         await pilot.pause()
         return screen_svg(app, picture.name)
 
 
-async def _settled(pilot: Pilot[Any], picture: Picture) -> None:
+async def _settled(pilot: Pilot[Any], name: str, until: tuple[str, ...]) -> None:
     """Wait until everything that is to be seen is there and two looks at the screen are the same."""
     deadline = time.monotonic() + _LONGEST_WAIT_S
     before = ""
     while time.monotonic() < deadline:
         await pilot.pause()
         text = screen_text(pilot)
-        if text == before and all(words in text for words in picture.until):
+        if text == before and all(words in text for words in until):
             return
         before = text
         await asyncio.sleep(0.2)
-    raise SystemExit(f"{picture.name}: {picture.until} never came; it shows:\n{text}")
+    raise SystemExit(f"{name}: {until} never came; it shows:\n{text}")
 
 
 def screen_text(pilot: Pilot[Any]) -> str:
@@ -105,9 +113,10 @@ def screen_text(pilot: Pilot[Any]) -> str:
     return "\n".join(strip.text.rstrip() for strip in strips)
 
 
-def run_until(record: str, *, seconds: float | None = None) -> RunView:
+def run_until(record: str, *, seconds: float | None, ram_total: int | None) -> RunView:
     """A recorded run as it was ``seconds`` after its start (None: at its end); the clock stands there."""
     view = RunView()
+    view.memory.ram_total = ram_total
     began: float | None = None
     for line in (RECORDED / record).read_text(encoding="utf-8").splitlines():
         event = from_dict(json.loads(line))

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from quantui.domain.run_summary import Figure, RunSummary
 
 UNKNOWN = "unknown"
+_TAIL = 19
+"""Columns that a comparison has for a value."""
 OUTCOMES = {
     "ok": ("✓ ok", "good"),
     "failed": ("✗ failed", "bad"),
@@ -140,7 +142,7 @@ def figure_line(one: Figure) -> str:
 def compare(left: RunSummary, right: RunSummary) -> list[Line]:
     """Two runs line by line: what they were, their steps, and every figure that one of them measured."""
     lines = [
-        Line(name, here, there, "" if here == there else "differs")
+        Line(name, _tail(here), _tail(there), "" if here == there else "differs")
         for (name, here), (_, there) in zip(facts(left), facts(right), strict=True)
         if name not in _COMPUTED
     ]
@@ -188,6 +190,11 @@ def _pair(left: float | None, right: float | None, unit: str) -> tuple[str, str,
         return format_seconds(value) if unit == "s" else figure_words(value, unit)
 
     return words(left), words(right), _change(left, right)
+
+
+def _tail(text: str) -> str:
+    """A path by its end, which tells more than its beginning where there is no room."""
+    return text if len(text) <= _TAIL or "/" not in text else f"…{text[1 - _TAIL :]}"
 
 
 def _change(left: float | None, right: float | None) -> str:

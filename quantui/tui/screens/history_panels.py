@@ -22,9 +22,11 @@ _STATUS = {"done": "✓", "reused": "↺", "failed": "✗", "running": "▸", "w
 
 def details_panel(run: RunSummary) -> Panel:
     """Facts, steps with their seconds, measured figures with their sources, notices, and where the record is."""
-    parts = [_named(name, value) for name, value in words.facts(run)]
-    if run.memory_source:
-        parts.append(_source(run.memory_source))
+    parts = []
+    for name, value in words.facts(run):
+        parts.append(_named(name, value))
+        if name == "memory" and run.memory_source:
+            parts.append(_source(run.memory_source))
     parts += _error(run)
     parts += [_head("Steps")]
     parts += [

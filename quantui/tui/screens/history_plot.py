@@ -104,7 +104,7 @@ class HistoryPlot(ModalScreen[None]):
         width = table.width_of("bar")
         text = bar(value, figure.predicted(run), self._most, width)
         name = one_line(f"{run.title} {run.method}")
-        return (when(run.started), name, text, _words(value, figure))
+        return (when(run.started), name, Cell(text, "bar"), _words(value, figure))
 
 
 def shown(runs: Sequence[RunSummary], figure: Plotted) -> tuple[RunSummary, ...]:
@@ -131,7 +131,7 @@ def bar(value: float, predicted: float | None, end: float, width: int) -> str:
     drawn = fitted("█" * full + (_EIGHTHS[rest] if rest else ""), width)
     if predicted is None:
         return drawn
-    place = min(width - 1, round(max(0.0, predicted / end) * width))
+    place = min(width - 1, int(max(0.0, predicted / end) * width))
     return f"{drawn[:place]}│{drawn[place + 1 :]}"
 
 

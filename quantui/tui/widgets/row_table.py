@@ -46,7 +46,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and its tone: "", ``muted``, ``good``, ``bad``, ``warn`` or ``strong``. No tone says anything alone."""
+    """A text, and its tone: "", ``muted``, ``good``, ``bad``, ``warn``, ``strong`` or ``bar``. No tone says anything alone."""
 
     text: str
     tone: str = ""
@@ -72,6 +72,7 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         "row-table--bad",
         "row-table--warn",
         "row-table--strong",
+        "row-table--bar",
     }
     DEFAULT_CSS = """
     RowTable {
@@ -86,6 +87,7 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         .row-table--bad { color: $text-error; }
         .row-table--warn { color: $text-warning; }
         .row-table--strong { text-style: bold; }
+        .row-table--bar { color: $primary; }
     }
     """
     cursor = reactive(0)
