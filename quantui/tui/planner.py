@@ -22,7 +22,7 @@ class Planned:
     """A plan with what Review shows beside it, all of it looked up once.
 
     ``made``: ids of the steps that a run would pass over. ``differs``: what is not as it was when the profile was
-    saved. ``profile``: the profile as it would be saved, with its record.
+    saved. ``profile``: the profile as it would be saved, with its record. ``others``: runs under way, a line each.
     """
 
     draft: Draft
@@ -31,6 +31,7 @@ class Planned:
     made: frozenset[str]
     differs: tuple[str, ...]
     profile: Draft
+    others: tuple[str, ...] = ()
 
 
 def plan_here(
@@ -75,6 +76,7 @@ def planned_here(
     """:func:`plan_here`, and what the Review step shows beside the plan."""
     plan, facts = plan_here(draft, hardware, progress=progress, on_event=on_event)
     from quantui.engines.recording import differences
+    from quantui.runtime.living_runs import living_runs
     from quantui.runtime.made_before import made_before
 
     return Planned(
@@ -84,6 +86,7 @@ def planned_here(
         made_before(plan),
         tuple(differences(draft, facts, plan)),
         profile_of(draft, plan, facts),
+        tuple(f"{run.title}{', serving' if run.serving else ''}" for run in living_runs()),
     )
 
 

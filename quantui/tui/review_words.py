@@ -37,6 +37,10 @@ def steps_content(planned: Planned, width: int) -> Content:
     if any(cost.kind == "install" and not cost.made for cost in costs):
         text = "Enter also fetches and installs the engines that are missing."
         lines.append(_line("engine", text, "$text-warning"))
+    lines += [
+        _line("running", f"{title}: it holds memory too (b shows it)", "$text-warning")
+        for title in planned.others
+    ]
     lines += [_line("differs", text, "$text-warning") for text in planned.differs]
     lines += [_line("note", text) for text in planned.plan.notices]
     return Content("\n").join(lines)

@@ -46,6 +46,13 @@ class MethodScreen(StepScreen):
 
     NAME = "method"
     TITLE = "method"
+    HELP = (
+        "Every way to hold the model's weights, the best for your use first, then those that do not work here with the "
+        "reason: they can be read, not picked. GiB: weights on each device. longest: the longest context for so many "
+        "users. tok/s: for each user. loss%: of quality against 16 bit. first: what has to be done before serving. "
+        "The bar is the device's memory; K is what the asked requests take of the cache, k what is left of it. "
+        "In the ladder ✓ fits, ~ fits not for sure or only so many of the users at once, ✗ does not fit."
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("plus,equals_sign,right", "context(1)", "context", key_display="+-"),
         Binding("minus,left", "context(-1)", "shorter context", show=False),

@@ -13,7 +13,6 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from quantui.domain.errors import QuantuiError
-from quantui.domain.terminal_text import one_line
 from quantui.tui.option_rows import (
     OptionRow,
     check_value,
@@ -21,9 +20,9 @@ from quantui.tui.option_rows import (
     matches,
     option_rows,
     read_value,
-    shown_value,
     type_words,
 )
+from quantui.tui.option_words import about_content, option_line
 from quantui.tui.widgets.key_bar import KeyBar
 from quantui.tui.widgets.problem import Problem
 
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
     from quantui.tui.app import QuantuiApp
     from quantui.tui.session import Session
-
-_NAME = 26
 
 
 class _Options(OptionList):
@@ -54,12 +51,17 @@ class _Line(Input):
 class OptionsScreen(ModalScreen[bool]):
     """Gives whether anything was changed; the changes are in the session at once."""
 
+    HELP = (
+        "Every option that a profile can hold, with its meaning, limits and default. * was set by hand, + differs from "
+        "the default, = is chosen in a step of its own. What is set here is checked as a profile is."
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "edit", "set"),
         Binding("u", "unset", "unset"),
         Binding("slash", "filter", "filter", key_display="/"),
         Binding("m", "only_changed", "changed only"),
         Binding("escape", "leave", "done"),
+        Binding("question_mark", "app.help", "help", key_display="?"),
     ]
     DEFAULT_CSS = """
     OptionsScreen { align: center middle; }
@@ -159,7 +161,7 @@ class OptionsScreen(ModalScreen[bool]):
                 yield Option(
                     Content.styled(heading, "$text-muted"), id=f"# {section}", disabled=True
                 )
-            yield Option(_line(row, width), id=row.path)
+            yield Option(option_line(row, width), id=row.path)
 
     def _tell_about(self) -> None:
         row = self.row
@@ -167,25 +169,7 @@ class OptionsScreen(ModalScreen[bool]):
         if row is None:
             about.update(Content("No option has these words."))
             return
-        whose = (
-            f"chosen in {row.locked}"
-            if row.locked
-            else "set by hand"
-            if row.by_hand
-            else "from the answers or the profile"
-            if row.changed
-            else "the default"
-        )
-        example = row.option.example
-        told = f"now {shown_value(row.value)} ({whose}); default {shown_value(row.default)}"
-        told += "" if example is None else f"; for example {shown_value(example)}"
-        about.update(
-            Content.assemble(
-                Content.styled(row.path, "bold"),
-                f": {type_words(row)}\n{row.option.help}\n",
-                Content.styled(one_line(told), "$text-muted"),
-            )
-        )
+        about.update(about_content(row))
 
     def _tell(self, error: QuantuiError | None) -> None:
         self.query_one(Problem).tell(error)
@@ -302,18 +286,3 @@ class OptionsScreen(ModalScreen[bool]):
             self.options.focus()
         else:
             self.dismiss(self._changed)
-
-
-def _line(row: OptionRow, width: int) -> Content:
-    """Mark, name and value: ``*`` set by hand, ``+`` not at its default, ``=`` chosen in a step."""
-    mark = "=" if row.locked else "*" if row.by_hand else "+" if row.changed else " "
-    style = "bold" if row.changed or row.by_hand else ""
-    value = one_line(shown_value(row.value))
-    room = max(10, width - _NAME - 3)
-    cut = value if len(value) <= room else value[: room - 1] + "…"
-    shade = "" if row.changed else "$text-muted"
-    return Content.assemble(
-        Content.styled(f"{mark} ", "bold $text-warning"),
-        Content.styled(f"{row.name:<{_NAME}}", style),
-        Content.styled(cut, f"{style} {shade}".strip()),
-    )

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Static
@@ -15,14 +14,10 @@ from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.terminal_text import one_line
 from quantui.tui.planner import planned_here
-from quantui.tui.review_words import (
-    commands_content,
-    commands_text,
-    steps_content,
-    toml_content,
-)
+from quantui.tui.review_words import commands_text
 from quantui.tui.screens.ask import Ask, Reply
 from quantui.tui.screens.step import StepScreen
+from quantui.tui.widgets.plan_panes import PlanPanes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -32,8 +27,6 @@ if TYPE_CHECKING:
 
     from quantui.domain.explained_row import Row
     from quantui.tui.planner import Planned
-
-_PANES = ("steps", "profile", "commands")
 
 
 class Reading(Message):
@@ -49,10 +42,16 @@ class Reading(Message):
 
 
 class ReviewScreen(StepScreen):
-    """Steps above; below, the profile and the commands side by side, or one of them where it is narrow."""
+    """The plan in its panes; Enter starts it."""
 
     NAME = "review"
     TITLE = "review"
+    HELP = (
+        "What a run would do, step by step, with the time, disk and downloads that are known before. "
+        "↺ marks what was made before and is used again. The profile is what s saves and `quantui --profile FILE` does "
+        "again; the commands do the same by hand. Engines that are missing are installed as steps of the run: Enter is "
+        "your word for it."
+    )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "next", "run"),
         Binding("o", "options", "options"),
@@ -64,17 +63,6 @@ class ReviewScreen(StepScreen):
         Binding("shift+tab", "pane(-1)", "pane before", show=False),
     ]
     DEFAULT_CSS = """
-    ReviewScreen #steps { height: auto; max-height: 50%; }
-    ReviewScreen.-short #steps { max-height: 11; }
-    ReviewScreen #lower { height: 1fr; min-height: 5; }
-    ReviewScreen VerticalScroll {
-        border: round $foreground 30%; padding: 0 1;
-        scrollbar-size-vertical: 1; scrollbar-gutter: stable;
-    }
-    ReviewScreen VerticalScroll:focus { border: round $primary; }
-    ReviewScreen VerticalScroll Static { height: auto; }
-    ReviewScreen #profile, ReviewScreen #commands { width: 1fr; height: 1fr; }
-    ReviewScreen.-narrow .-behind { display: none; }
     ReviewScreen #here { height: auto; color: $text-warning; display: none; }
     ReviewScreen #here.-there { display: block; }
     """
@@ -82,32 +70,28 @@ class ReviewScreen(StepScreen):
     def __init__(self) -> None:
         super().__init__()
         self._planned: Planned | None = None
-        self._whole = False
-        self._pane = "profile"
         self._starting = False
 
     def compose_body(self) -> Iterable[Widget]:
-        """Three panes that scroll, and why nothing can be started where that is so."""
-        with VerticalScroll(id="steps") as steps:
-            steps.border_title = "steps"
-            yield Static("Planning…", id="steps-text", markup=False)
-        with Horizontal(id="lower"):
-            with VerticalScroll(id="profile"):
-                yield Static(id="profile-text", markup=False)
-            with VerticalScroll(id="commands"):
-                yield Static(id="commands-text", markup=False)
+        """The plan, and why nothing can be started where that is so."""
+        yield PlanPanes()
         yield Static(id="here", markup=False)
 
     def on_mount(self) -> None:
         """Plan beside the interface."""
-        self._show_pane("profile")
+        self.panes.bring("profile")
         self._say_where()
         self.plan()
 
     def on_resize(self, event: events.Resize) -> None:
         """Columns follow the width."""
         del event
-        self.call_after_refresh(self._draw)
+        self.call_after_refresh(self.panes.draw)
+
+    @property
+    def panes(self) -> PlanPanes:
+        """Steps, profile and commands."""
+        return self.query_one(PlanPanes)
 
     # --- the plan
 
@@ -120,7 +104,7 @@ class ReviewScreen(StepScreen):
         session = self.session
         draft = session.draft
         if draft is None:
-            self._steps("There is nothing to plan yet: Esc goes back to the method.")
+            self.panes.say("There is nothing to plan yet: Esc goes back to the method.")
             return
         try:
             # This machine is read anew: memory may have been given back since the first step.
@@ -129,7 +113,7 @@ class ReviewScreen(StepScreen):
             )
         except QuantuiError as error:
             session.plan = session.facts = None
-            self._steps(
+            self.panes.say(
                 "This cannot be run as it is: below is why. Esc goes back, o changes options."
             )
             self.tell(error)
@@ -137,7 +121,7 @@ class ReviewScreen(StepScreen):
             return
         session.plan, session.facts = planned.plan, planned.facts
         self._planned = planned
-        self._draw()
+        self.panes.show(planned)
         self.refresh_bindings()
 
     def _progress(self, name: str, done: int, total: int) -> None:
@@ -148,35 +132,9 @@ class ReviewScreen(StepScreen):
         """Say why nothing seems to happen."""
         if self._planned is None:
             size = f"{format_bytes(message.done)} of {format_bytes(message.total)}"
-            self._steps(
+            self.panes.say(
                 f"Planning… reading {one_line(message.name)} to know it by its content: {size}"
             )
-
-    def _steps(self, text: str) -> None:
-        self.query_one("#steps-text", Static).update(Content(text))
-
-    def _draw(self) -> None:
-        planned = self._planned
-        if planned is None:
-            return
-        from quantui.runtime.profile_file import render_chosen, render_profile
-
-        pane = self.query_one("#steps", VerticalScroll)
-        width = max(60, pane.scrollable_content_region.width)
-        text = steps_content(planned, width)
-        self.query_one("#steps-text", Static).update(text)
-        profile = (render_profile if self._whole else render_chosen)(planned.profile)
-        self.query_one("#profile-text", Static).update(toml_content(profile))
-        self.query_one("#commands-text", Static).update(commands_content(planned))
-        self._name_panes()
-
-    def _name_panes(self) -> None:
-        narrow = self.has_class("-narrow")
-        kind = "as saved" if self._whole else "what is chosen"
-        self.query_one("#profile").border_title = f"profile, {kind} (e)"
-        self.query_one("#commands").border_title = "commands"
-        for name, other in (("profile", "commands"), ("commands", "profile")):
-            self.query_one(f"#{name}").border_subtitle = f"tab: {other}" if narrow else ""
 
     def _say_where(self) -> None:
         """Nothing is run on a machine that is only described; the command for it is told."""
@@ -251,23 +209,14 @@ class ReviewScreen(StepScreen):
         return plan_rows(self._planned)
 
     def action_pane(self, by: int) -> None:
-        """Go to the next pane; where only one of the lower two has room, it takes the place of the other."""
-        at = next((n for n, name in enumerate(_PANES) if self.query_one(f"#{name}").has_focus), 0)
-        self._show_pane(_PANES[(at + by) % len(_PANES)])
-
-    def _show_pane(self, name: str) -> None:
-        if name != "steps":
-            self._pane = name
-        for other in _PANES[1:]:
-            self.query_one(f"#{other}").set_class(other != self._pane, "-behind")
-        self.query_one(f"#{name}").focus()
-        self._name_panes()
+        """Go to the next pane, or the one before."""
+        self.panes.go(by)
 
     def action_whole(self) -> None:
         """The profile as it is saved, every option explained, or only what is chosen."""
-        self._whole = not self._whole
-        self._show_pane("profile")
-        self._draw()
+        self.panes.whole = not self.panes.whole
+        self.panes.bring("profile")
+        self.panes.draw()
 
     def action_copy(self, what: str) -> None:
         """Copy the commands or the profile, over SSH too (OSC 52)."""
