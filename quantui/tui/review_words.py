@@ -25,14 +25,13 @@ _VERDICTS = {
 
 
 def steps_content(planned: Planned, width: int) -> Content:
-    """The table of steps, totals against the free disk, the verdict, what differs, and notices."""
+    """The verdict on the memory, the table of steps, totals against the free disk, what differs, and notices."""
     costs = step_costs(planned.plan, planned.made)
     title = max(16, width - _TIME - 2 * _BYTES - 7)
     head = f"   {'step':<{title + 1}} {'time':>{_TIME}} {'disk':>{_BYTES}} {'download':>{_BYTES}}"
-    lines = [Content.styled(head, "$text-muted")]
+    lines = [_memory_line(planned), Content.styled(head, "$text-muted")]
     lines += [_step_line(number, cost, title) for number, cost in enumerate(costs, 1)]
     lines.append(_total_line(costs, title))
-    lines.append(_memory_line(planned))
     lines += _disk_lines(costs, planned.facts.hardware)
     if any(cost.kind == "install" and not cost.made for cost in costs):
         text = "Enter also fetches and installs the engines that are missing."

@@ -138,6 +138,29 @@ async def test_enter_takes_the_choice_and_goes_on(tmp_path):
         assert app.session.draft.quantization.method == second.method
 
 
+async def test_coming_back_finds_what_was_taken(tmp_path):
+    async with ranked(tmp_path, L4) as (app, pilot):
+        await pilot.press("down", "down", "enter")
+        await wait_until(pilot, lambda: app.screen.NAME == "review")
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: app.screen.NAME == "method" and table(app).row)
+        assert table(app).row.rank == 3
+
+
+async def test_another_profile_is_not_shown_with_the_ranking_of_the_model_before(tmp_path):
+    async with ranked(tmp_path, L4) as (app, pilot):
+        other = str(model(tmp_path, LLAMA_70B, "other"))
+        app.session.loaded = Draft().with_option("model", "id", other)
+        app.go("method")
+        await wait_until(pilot, lambda: table_of_the(app, other))
+        assert app.session.subject.model.ref == other
+
+
+def table_of_the(app, ref: str) -> bool:
+    known = app.session.recommended
+    return known is not None and known.subject.model.ref == ref
+
+
 async def test_enter_right_after_another_context_takes_it_along(tmp_path):
     async with ranked(tmp_path, L4) as (app, pilot):
         await pilot.press("plus", "enter")

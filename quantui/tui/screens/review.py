@@ -141,7 +141,7 @@ class ReviewScreen(StepScreen):
         line = self.query_one("#here", Static)
         line.set_class(self.session.simulated, "-there")
         path = self.session.profile_path
-        file = one_line(str(path)) if path else "prod.toml"
+        file = one_line(path.name) if path else "prod.toml"
         line.update(
             Content(f"A described machine runs nothing. s saves; there: quantui --profile {file}")
         )

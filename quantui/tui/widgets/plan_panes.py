@@ -24,6 +24,7 @@ class PlanPanes(Vertical):
     DEFAULT_CSS = """
     PlanPanes { height: 1fr; }
     PlanPanes #steps { height: auto; max-height: 50%; }
+    PlanPanes.-one #steps { max-height: 60%; }
     PlanPanes #lower { height: 1fr; min-height: 5; }
     PlanPanes VerticalScroll {
         border: round $foreground 30%; padding: 0 1;
