@@ -19,6 +19,7 @@ from quantui.tui.run_words import run_rows
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.widgets.problem import problem_content
 from quantui.tui.widgets.step_list import StepList
+from quantui.tui.widgets.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from quantui.domain.explained_row import Row
     from quantui.domain.plan import Plan
     from quantui.engines.planning import Facts
+    from quantui.runtime.hosted_run import HostedRun
     from quantui.tui.run_view import RunView
 
 
@@ -57,7 +59,7 @@ class FailureScreen(StepScreen):
     FailureScreen #story { height: 1fr; }
     FailureScreen #story Static { height: auto; }
     FailureScreen #steps { margin: 1 0; }
-    FailureScreen #doing { height: auto; color: $text-warning; display: none; }
+    FailureScreen #doing { color: $text-warning; }
     FailureScreen #fixes { height: auto; max-height: 60%; background: $background; }
     """
 
@@ -104,7 +106,7 @@ class FailureScreen(StepScreen):
             yield Static(id="error", markup=False)
             yield StepList(id="steps")
             yield Static(id="log-lines", markup=False)
-        yield Static(id="doing", markup=False)
+        yield Told(id="doing")
         yield OptionList(id="fixes")
 
     def on_mount(self) -> None:
@@ -113,7 +115,7 @@ class FailureScreen(StepScreen):
         self.query_one("#fixes").focus()
         view = self.view
         if view is not None and view.hosted is not None:
-            self._read_log(view.hosted.log(view.last_step))
+            self._read_log(self._log_path(view.hosted))
 
     @work(thread=True, group="log", exit_on_error=False)
     def _read_log(self, path: Path) -> None:
@@ -166,9 +168,7 @@ class FailureScreen(StepScreen):
         self.query_one("#log-lines", Static).update(Content.styled("\n".join(lines), "$text-muted"))
 
     def _doing(self, words: str) -> None:
-        doing = self.query_one("#doing", Static)
-        doing.display = bool(words)
-        doing.update(Content(words))
+        self.query_one("#doing", Told).tell(words)
 
     def _possible(self, view: RunView) -> tuple[Fix, ...]:
         """Fixes for what this wizard planned; of somebody else's run only the failure is known."""
@@ -272,7 +272,16 @@ class FailureScreen(StepScreen):
 
         view = self.view
         if view is not None and view.hosted is not None:
-            self.app.push_screen(LogScreen(view.hosted.log(view.last_step)))
+            self.app.push_screen(LogScreen(self._log_path(view.hosted)))
+
+    def _log_path(self, hosted: HostedRun) -> Path:
+        """The log that the error names, a proof's or a reference's; else that of the step."""
+        assert self.view is not None
+        for line in self.error.detail:
+            named = hosted.directory / line.removeprefix("log: ").rpartition("/")[2]
+            if line.startswith("log: ") and named.suffix == ".log" and named.exists():
+                return named
+        return hosted.log(self.view.last_step)
 
     def action_back(self) -> None:
         """To Review, where anything can be changed."""

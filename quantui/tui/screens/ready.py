@@ -21,6 +21,7 @@ from quantui.tui.screens.step import StepScreen
 from quantui.tui.talk import Talk
 from quantui.tui.widgets.chat_box import ChatBox
 from quantui.tui.widgets.run_memory import RunMemory
+from quantui.tui.widgets.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,7 +56,7 @@ class ReadyScreen(StepScreen):
         Binding("t", "system", "system prompt", show=False),
     ]
     DEFAULT_CSS = """
-    ReadyScreen #where { height: auto; max-height: 3; }
+    ReadyScreen #where { max-height: 3; }
     ReadyScreen #both { height: 1fr; }
     ReadyScreen #facts { width: 1fr; height: 1fr; }
     ReadyScreen.-wide #facts { padding-left: 2; }
@@ -86,6 +87,7 @@ class ReadyScreen(StepScreen):
         super().__init__()
         self._snippets: dict[str, str] = {}
         self._shown = 0
+        self._railed: object = None
         self._figures: object = None
 
     @property
@@ -105,7 +107,7 @@ class ReadyScreen(StepScreen):
 
     def compose_body(self) -> Iterable[Widget]:
         """The endpoint, the chat, the figures."""
-        yield Static(id="where", markup=False)
+        yield Told(id="where")
         with Horizontal(id="both"):
             with Vertical(id="chatting"):
                 yield Input(
@@ -175,7 +177,19 @@ class ReadyScreen(StepScreen):
         self._show_where(view)
         self._show_figures(view)
         self.query_one(RunMemory).show(view)
-        self.update_rail()
+        step = view.state.current
+        now = (
+            step.id if step else "",
+            view.outcome,
+            view.detached,
+            bool(self._snippets),
+            view.hosted is not None,
+            self.session.draft is not None,
+        )
+        if now != self._railed:
+            # Rail and keys say nothing of how far a step is: they are not drawn ten times a second.
+            self._railed = now
+            self.update_rail()
 
     def _show_where(self, view: RunView) -> None:
         ready = view.state.ready
@@ -194,7 +208,7 @@ class ReadyScreen(StepScreen):
         if warnings:
             more = f" ({len(warnings)} warnings: w)" if len(warnings) > 1 else ""
             lines.append(Content.styled(f"! {one_line(warnings[-1])}{more}", "$text-warning"))
-        self.query_one("#where", Static).update(Content("\n").join(lines))
+        self.query_one("#where", Told).tell(Content("\n").join(lines))
 
     def _show_figures(self, view: RunView) -> None:
         rows = figure_rows(view.state)

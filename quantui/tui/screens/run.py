@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content
-from textual.widgets import Static
 
 from quantui.domain.formatting import format_seconds
 from quantui.domain.terminal_text import one_line
@@ -16,6 +15,7 @@ from quantui.tui.screens.ask import Ask, Reply
 from quantui.tui.screens.step import StepScreen
 from quantui.tui.widgets.run_memory import RunMemory
 from quantui.tui.widgets.step_list import StepList
+from quantui.tui.widgets.told import Told
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,17 +44,21 @@ class RunScreen(StepScreen):
         Binding("g", "devices", "next GPUs"),
     ]
     DEFAULT_CSS = """
-    RunScreen #said { height: auto; max-height: 6; }
-    RunScreen #notices { height: auto; max-height: 4; color: $text-muted; }
+    RunScreen #said { max-height: 6; }
+    RunScreen #notices { max-height: 4; color: $text-muted; }
     RunScreen.-tall #notices { max-height: 8; }
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._railed: object = None
 
     def compose_body(self) -> Iterable[Widget]:
         """Steps, how it stands, graphs, notices."""
         yield StepList(id="steps")
-        yield Static(id="said", markup=False)
+        yield Told(id="said")
         yield RunMemory(id="memory")
-        yield Static(id="notices", markup=False)
+        yield Told(id="notices")
 
     def on_mount(self) -> None:
         """Show what is known at once."""
@@ -78,12 +82,21 @@ class RunScreen(StepScreen):
             return
         self.query_one(StepList).show(view.state)
         self.query_one(RunMemory).show(view)
-        said = self.query_one("#said", Static)
-        words = self._said(view)
-        said.display = bool(words)
-        said.update(words)
+        self.query_one("#said", Told).tell(self._said(view))
         self._show_notices(view)
-        self.update_rail()
+        step = view.state.current
+        now = (
+            step.id if step else "",
+            view.outcome,
+            view.cancelling,
+            view.hosted is not None,
+            view.followed,
+            self.query_one(RunMemory).more(view),
+        )
+        if now != self._railed:
+            # Rail and keys say nothing of how far a step is: they are not drawn ten times a second.
+            self._railed = now
+            self.update_rail()
         self._move_on()
 
     def _move_on(self) -> None:
@@ -129,9 +142,7 @@ class RunScreen(StepScreen):
         earlier = len(notices) - len(lines)
         if earlier > 0:
             lines.insert(0, f"· {earlier} earlier: w")
-        shown = self.query_one("#notices", Static)
-        shown.display = bool(lines)
-        shown.update(Content("\n".join(lines)))
+        self.query_one("#notices", Told).tell("\n".join(lines))
 
     def why(self) -> Sequence[Row]:
         """Predicted and measured figures with their sources, and every notice."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.containers import Vertical
-from textual.content import Content
-from textual.widgets import Static
 
 from quantui.tui.memory_history import RAM
 from quantui.tui.widgets.memory_graph import MemoryGraph
+from quantui.tui.widgets.told import Told
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -60,7 +59,7 @@ class RunMemory(Vertical):
     DEFAULT_CSS = """
     RunMemory { height: 1fr; min-height: 6; }
     RunMemory MemoryGraph { height: 1fr; }
-    RunMemory Static { height: auto; color: $text-warning; }
+    RunMemory Told { color: $text-warning; }
     """
 
     def __init__(self, id: str | None = None) -> None:
@@ -70,7 +69,7 @@ class RunMemory(Vertical):
 
     def compose(self) -> ComposeResult:
         """A line for what cannot be drawn, then the graphs."""
-        yield Static(id="lost", markup=False)
+        yield Told(id="lost")
         for number in range(_MOST):
             yield MemoryGraph(id=f"graph-{number}")
 
@@ -113,6 +112,4 @@ class RunMemory(Vertical):
         hidden = len(devices) - len(shown)
         if hidden:
             lost.append(f"{hidden} more: g")
-        told = self.query_one("#lost", Static)
-        told.display = bool(lost)
-        told.update(Content(" · ".join(lost)))
+        self.query_one("#lost", Told).tell(" · ".join(lost))

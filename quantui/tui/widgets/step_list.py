@@ -65,14 +65,18 @@ class StepList(Widget, can_focus=False):
             self.refresh()
 
     def show(self, state: RunState) -> None:
-        """Draw ``state``."""
+        """Draw ``state``: at once what happened to a step, with the next tick how far it is."""
+        before = self._shape()
         self._steps = state.steps
         self._ended = None if state.finished is None else state.finished.at
         if self._lines != (lines := self._count()):
             self._lines = lines
             self.refresh(layout=True)
-        else:
+        elif self._shape() != before:
             self.refresh()
+
+    def _shape(self) -> object:
+        return self._ended, [(step.id, step.status, step.phase) for step in self._steps]
 
     def _count(self) -> int:
         return sum(1 + bool(self._below(step)) for step in self._steps)
