@@ -39,7 +39,7 @@ def best_option(candidate: Candidate, work: Workings, *, cards: int = 0) -> Opti
     for same_count in work.layouts:
         of_count: list[Placed] = []
         for layout in same_count:
-            answer = _supported(candidate, layout, work.situation)
+            answer = supported_in(candidate, layout, work.situation)
             if not answer.supported:
                 refused.append((layout, answer))
                 continue
@@ -61,7 +61,8 @@ def best_option(candidate: Candidate, work: Workings, *, cards: int = 0) -> Opti
     return _unsupported(candidate, refused)
 
 
-def _supported(candidate: Candidate, layout: Layout, situation: Situation) -> Support:
+def supported_in(candidate: Candidate, layout: Layout, situation: Situation) -> Support:
+    """Whether vLLM serves the candidate in this layout, and with which type and limits."""
     return support(
         candidate.served,
         gpus=layout.gpus,

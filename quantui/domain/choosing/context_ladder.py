@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from quantui.domain.choosing.adapter_advice import adapter_advice
+from quantui.domain.choosing.best_layout import supported_in
 from quantui.domain.choosing.candidates import candidates
 from quantui.domain.choosing.layouts import Layout, usable_slots
 from quantui.domain.choosing.options import Asked, Workings, placed
 from quantui.domain.choosing.recommendation import Choice
 from quantui.domain.choosing.use_cases import use_case
 from quantui.domain.hardware_checks import min_compute_capability
-from quantui.domain.support.method_support import support
 from quantui.domain.versions import version_numbers
 
 if TYPE_CHECKING:
@@ -94,7 +94,11 @@ class ContextLadder:
             return []
         slots = tuple(by_index[index] for index in one.gpus)
         layout = Layout(slots, one.tensor_parallel, one.pipeline_parallel)
-        answer = one.support if isinstance(one, Choice) else _supported(candidate, layout, self)
+        answer = (
+            one.support
+            if isinstance(one, Choice)
+            else supported_in(candidate, layout, self.situation)
+        )
         lengths = rung_lengths(self.situation.shape.context_length, self.context)
         return [self._rung(candidate, layout, answer, length) for length in lengths]
 
@@ -106,22 +110,3 @@ class ContextLadder:
             return Rung(length, "does not fit", found.held, found.fit)
         whole = found.held >= self.users and found.starts == "fits" and found.fit.verdict == "fits"
         return Rung(length, "fits" if whole else "tight", found.held, found.fit)
-
-
-def _supported(candidate: Candidate, layout: Layout, ladder: ContextLadder) -> Support:
-    """What a refusal for memory leaves out: its type and whether it runs without graphs there."""
-    situation = ladder.situation
-    return support(
-        candidate.served,
-        gpus=layout.gpus,
-        on_cpu=layout.on_cpu,
-        shape=candidate.shape,
-        dtype=situation.dtype,
-        tensor_parallel=layout.tensor_parallel,
-        pipeline_parallel=layout.pipeline_parallel,
-        vllm_version=situation.vllm_version,
-        capabilities=situation.engine_methods,
-        packages=situation.plugins,
-        stored_as=candidate.stored_as,
-        cpu_flags=situation.hardware.host.cpu_flags,
-    )
