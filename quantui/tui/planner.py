@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from quantui.domain.draft import Draft
     from quantui.domain.hardware import HardwareReport
     from quantui.domain.plan import Plan
+    from quantui.domain.plan_costs import StepCost
+    from quantui.domain.run_state import RunState
     from quantui.engines.planning import Facts
     from quantui.runtime.file_hashes import Progress
 
@@ -21,16 +23,18 @@ if TYPE_CHECKING:
 class Planned:
     """A plan with what Review shows beside it, all of it looked up once.
 
-    ``made``: ids of the steps that a run would pass over. ``differs``: what is not as it was when the profile was
-    saved. ``profile``: the profile as it would be saved, with its record. ``others``: runs under way, a line each.
+    ``costs`` of the steps, in their order, of which some were made before. ``differs``: what is not as it was when
+    the profile was saved. ``profile``: its text as it would be saved, with its record; ``chosen``: only what is not
+    at its default. ``others``: runs under way, a line each.
     """
 
     draft: Draft
     plan: Plan
     facts: Facts
-    made: frozenset[str]
+    costs: tuple[StepCost, ...]
     differs: tuple[str, ...]
-    profile: Draft
+    profile: str
+    chosen: str
     others: tuple[str, ...] = ()
 
 
@@ -75,23 +79,27 @@ def planned_here(
 ) -> Planned:
     """:func:`plan_here`, and what the Review step shows beside the plan."""
     plan, facts = plan_here(draft, hardware, progress=progress, on_event=on_event)
+    from quantui.domain.plan_costs import step_costs
     from quantui.engines.recording import differences
     from quantui.runtime.living_runs import living_runs
     from quantui.runtime.made_before import made_before
+    from quantui.runtime.profile_file import render_chosen, render_profile
 
+    saved = profile_of(draft, plan, facts)
     return Planned(
         draft,
         plan,
         facts,
-        made_before(plan),
+        step_costs(plan, made_before(plan)),
         tuple(differences(draft, facts, plan)),
-        profile_of(draft, plan, facts),
+        render_profile(saved),
+        render_chosen(saved),
         tuple(f"{run.title}{', serving' if run.serving else ''}" for run in living_runs()),
     )
 
 
-def profile_of(draft: Draft, plan: Plan, facts: Facts) -> Draft:
-    """``draft`` as it is saved: with absolute folders, and a record of what it was made on."""
+def profile_of(draft: Draft, plan: Plan, facts: Facts, state: RunState | None = None) -> Draft:
+    """``draft`` as it is saved: with absolute folders, a record of what it was made on, and what a run measured."""
     from datetime import UTC, datetime
     from pathlib import Path
 
@@ -99,4 +107,4 @@ def profile_of(draft: Draft, plan: Plan, facts: Facts) -> Draft:
     from quantui.runtime.profile_file import anchored
 
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return with_record(anchored(draft, Path.cwd()), facts, plan, None, now)
+    return with_record(anchored(draft, Path.cwd()), facts, plan, state, now)

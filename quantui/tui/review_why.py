@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from quantui.domain.explained_row import Row
 from quantui.domain.formatting import format_bytes, format_seconds
-from quantui.domain.plan_costs import step_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +32,7 @@ def _rows(planned: Planned) -> Iterator[Row]:
         yield Row(f"verdict: {result.verdict}", "; ".join(result.reasons), "", result.device)
     engine = plan.engine
     yield Row("engine", f"{engine.name}, vLLM {engine.vllm_version}", engine.python, engine.origin)
-    for cost in step_costs(plan, planned.made):
+    for cost in planned.costs:
         yield Row(cost.title, _amounts(cost), cost.text, cost.source)
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 
 from quantui.domain.formatting import format_bytes, format_seconds
-from quantui.domain.plan_costs import disk_needs, known_seconds, step_costs
 from quantui.domain.terminal_text import one_line, sanitize
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ _VERDICTS = {
 
 def steps_content(planned: Planned, width: int) -> Content:
     """The verdict on the memory, the table of steps, totals against the free disk, what differs, and notices."""
-    costs = step_costs(planned.plan, planned.made)
+    costs = planned.costs
     title = max(16, width - _TIME - 2 * _BYTES - 7)
     head = f"   {'step':<{title + 1}} {'time':>{_TIME}} {'disk':>{_BYTES}} {'download':>{_BYTES}}"
     lines = [_memory_line(planned), Content.styled(head, "$text-muted")]
@@ -88,6 +87,8 @@ def _step_line(number: int, cost: StepCost, title: int) -> Content:
 
 
 def _total_line(costs: tuple[StepCost, ...], title: int) -> Content:
+    from quantui.domain.plan_costs import known_seconds
+
     seconds, more = known_seconds(costs)
     time = _about(seconds) if seconds else ""
     if more:
@@ -99,6 +100,8 @@ def _total_line(costs: tuple[StepCost, ...], title: int) -> Content:
 
 
 def _disk_lines(costs: tuple[StepCost, ...], hardware: HardwareReport) -> list[Content]:
+    from quantui.domain.plan_costs import disk_needs
+
     found = []
     for need in disk_needs(costs, hardware.host):
         where = ", ".join(need.purposes)

@@ -95,15 +95,10 @@ def _ask_about(path: Path, *, own: bool) -> Ask:
 def _write(
     path: Path, draft: Draft, facts: Facts, plan: Plan, state: RunState | None, *, afresh: bool
 ) -> None:
-    from datetime import UTC, datetime
-
-    from quantui.engines.recording import with_record
     from quantui.runtime.last_profile import remember_profile
-    from quantui.runtime.profile_file import anchored
     from quantui.runtime.profile_file import save_profile as write_profile
     from quantui.tui.opening import title_of
+    from quantui.tui.planner import profile_of
 
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    recorded = with_record(anchored(draft, Path.cwd()), facts, plan, state, now)
-    write_profile(path, recorded, afresh=afresh)
+    write_profile(path, profile_of(draft, plan, facts, state), afresh=afresh)
     remember_profile(path, title_of(draft))

@@ -222,13 +222,11 @@ class ReviewScreen(StepScreen):
         """Copy the commands or the profile, over SSH too (OSC 52)."""
         if self._planned is None:
             return
-        from quantui.runtime.profile_file import render_profile
-
         if what == "commands":
             self.app.copy_to_clipboard(commands_text(self._planned))
             self.notify("Copied the commands.")
         else:
-            self.app.copy_to_clipboard(render_profile(self._planned.profile))
+            self.app.copy_to_clipboard(self._planned.profile)
             self.notify("Copied the profile.")
 
     def action_save(self) -> None:

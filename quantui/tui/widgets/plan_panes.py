@@ -69,12 +69,10 @@ class PlanPanes(Vertical):
         planned = self._planned
         if planned is None:
             return
-        from quantui.runtime.profile_file import render_chosen, render_profile
-
         pane = self.query_one("#steps", VerticalScroll)
         width = max(60, pane.scrollable_content_region.width)
         self.query_one("#steps-text", Static).update(steps_content(planned, width))
-        profile = (render_profile if self.whole else render_chosen)(planned.profile)
+        profile = planned.profile if self.whole else planned.chosen
         self.query_one("#profile-text", Static).update(toml_content(profile))
         self.query_one("#commands-text", Static).update(commands_content(planned))
 
