@@ -65,13 +65,18 @@ class RunMemory(Vertical):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._first = 0
-        self._shown: tuple[str | int, ...] = ()
+        self._view: RunView | None = None
 
     def compose(self) -> ComposeResult:
         """A line for what cannot be drawn, then the graphs."""
         yield Told(id="lost")
         for number in range(_MOST):
             yield MemoryGraph(id=f"graph-{number}")
+
+    def on_resize(self) -> None:
+        """As many graphs as there is room for now."""
+        if self._view is not None:
+            self.show(self._view)
 
     def more(self, view: RunView) -> bool:
         """Whether `g` has anything to show."""
@@ -87,6 +92,7 @@ class RunMemory(Vertical):
 
     def show(self, view: RunView) -> None:
         """Draw the newest samples."""
+        self._view = view
         if not self.is_mounted:
             return
         devices = devices_of(view)
