@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import QuantuiError
@@ -12,6 +11,8 @@ from quantui.tui.screens.ask import Ask, Reply
 from quantui.tui.screens.ask_path import AskPath
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from quantui.domain.draft import Draft
     from quantui.domain.plan import Plan
     from quantui.domain.run_state import RunState
