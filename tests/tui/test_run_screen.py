@@ -239,7 +239,7 @@ async def test_each_state_of_a_step_has_a_mark_of_its_own():
         StepProgress(at=68.0, step="serve", done=3, total=8, unit="shards"),
     )
     lines = [line.split("  ")[0].strip() for line in text.splitlines()]
-    assert "⟲ download base" in lines
+    assert "↺ download base" in lines
     assert "✓ merge my-lora on cuda:0" in lines
     assert "▸ serve" in lines
     assert "· ask" in lines

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from quantui.domain.run_state import RunState, StepState
 
-MARKS = {"waiting": "·", "running": "▸", "reused": "⟲", "done": "✓", "failed": "✗"}
+MARKS = {"waiting": "·", "running": "▸", "reused": "↺", "done": "✓", "failed": "✗"}
 _STYLES = {
     "waiting": "$text-muted",
     "running": "bold $primary",
