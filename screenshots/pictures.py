@@ -72,6 +72,7 @@ def with_history(wizard: object) -> None:
         folder = world.HOME / "quantui" / "runs" / record.stem
         folder.mkdir(parents=True)
         shutil.copy(record, folder / "events.jsonl")
+        shelf.aged(folder, 1)
 
 
 def with_everything(wizard: object) -> None:
@@ -99,7 +100,7 @@ PICTURES = (
     Picture(
         "options",
         "method",
-        ("max_num_seqs",),
+        ("options of the profile", "default"),
         keys=(*_AWQ, "o"),
         answers=TUNED,
         prepare=with_models,

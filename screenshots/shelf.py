@@ -130,7 +130,7 @@ def _repository(ref: str, config: dict[str, Any], tensors: Tensors, *, days: flo
             text = json.dumps(config) if name == "config.json" else '{"chat_template": "x"}'
             (blobs / blob).write_text(text, encoding="utf-8")
         (snapshot / name).symlink_to(f"../../blobs/{blob}")
-    _aged(hub, days)
+    aged(hub, days)
 
 
 def _adapter(folder: Path) -> None:
@@ -154,7 +154,7 @@ def _adapter(folder: Path) -> None:
             tensors[f"{at}.lora_A.weight"] = ("BF16", (rank, into))
             tensors[f"{at}.lora_B.weight"] = ("BF16", (out, rank))
     _safetensors(folder / "adapter_model.safetensors", tensors)
-    _aged(folder, 3)
+    aged(folder, 3)
 
 
 def _artifact(name: str, kind: str, size: int, made: dict[str, Any], *, days: float) -> None:
@@ -173,7 +173,7 @@ def _artifact(name: str, kind: str, size: int, made: dict[str, Any], *, days: fl
         "made": made,
     }
     (folder / "quantui.json").write_text(json.dumps(record), encoding="utf-8")
-    _aged(folder, days)
+    aged(folder, days)
 
 
 def _engine(name: str, versions: dict[str, str], size: int, *, days: float) -> None:
@@ -190,7 +190,7 @@ def _engine(name: str, versions: dict[str, str], size: int, *, days: float) -> N
     os.truncate(library, size)
 
 
-def _aged(folder: Path, days: float) -> None:
+def aged(folder: Path, days: float) -> None:
     """Files and folders were read and written last so many days before the pictures' time."""
     at = world.NOW - days * 86400
     for path in (*folder.rglob("*"), folder):

@@ -46,7 +46,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """A text, and its tone: "", ``muted``, ``good``, ``bad``, ``warn``, ``strong`` or ``bar``. No tone says anything alone."""
+    """A text and its tone, which says nothing alone: "", ``muted good bad warn strong bar``."""
 
     text: str
     tone: str = ""
