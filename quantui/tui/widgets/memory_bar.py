@@ -210,11 +210,15 @@ class MemoryBar(Widget, can_focus=False):
     ) -> None:
         """Draw another fit; ``copies``: how many such devices share the model. None: ``why`` there is no bar."""
         self._result, self._ram, self._copies, self._empty = result, ram_total, copies, why
-        self.refresh(layout=True)
+        height = self._height(self.content_size.width)
+        self.refresh(layout=height != self.content_size.height)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
         """As many lines as the legend needs; at least four, so that what is below moves seldom."""
         del container, viewport
+        return self._height(width)
+
+    def _height(self, width: int) -> int:
         return max(4, self._content(width).plain.count("\n") + 1)
 
     def render(self) -> Content:

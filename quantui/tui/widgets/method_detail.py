@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from quantui.domain.choosing.context_ladder import Rung
     from quantui.domain.choosing.recommendation import Recommendation, Refusal
 
-_LINES, _LINES_TALL = 6, 14
+_LINES, _LINES_TALL = 6, 10
 
 
 class MethodDetail(Vertical):
@@ -30,8 +30,9 @@ class MethodDetail(Vertical):
     DEFAULT_CSS = """
     MethodDetail { height: auto; display: none; }
     MethodDetail.-there { display: block; }
-    MethodDetail #told { height: auto; }
-    .-tall MethodDetail MemoryBar { margin-top: 1; }
+    MethodDetail #told { height: 6; }
+    MethodDetail.-tall #told { height: 10; }
+    MethodDetail.-tall MemoryBar { margin-top: 1; }
     """
 
     def compose(self) -> ComposeResult:
@@ -51,7 +52,8 @@ class MethodDetail(Vertical):
         ram_total: int | None,
     ) -> None:
         """Show ``row``; ``asked``: context in tokens and users at once, ``limit``: what the model was made for."""
-        self.add_class("-there")
+        tall = self.screen.has_class("-tall")
+        self.add_class("-there").set_class(tall, "-tall")
         context, users = asked
         at = next((rung.fit for rung in rungs if rung.context == context), None)
         self.query_one(MemoryBar).show(
@@ -63,8 +65,8 @@ class MethodDetail(Vertical):
         self.query_one(ContextLadderBar).show(rungs, asked=context, users=users, limit=limit)
         told = self.query_one("#told", Static)
         width = max(40, self.content_size.width)
-        lines = _LINES_TALL if self.screen.has_class("-tall") else _LINES
-        told.update(_words(row, found, width, lines))
+        lines = _LINES_TALL if tall else _LINES
+        told.update(_words(row, found, width, lines), layout=False)
 
 
 def _words(row: Choice | Refusal | None, found: Recommendation, width: int, lines: int) -> Content:
