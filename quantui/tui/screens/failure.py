@@ -133,7 +133,10 @@ class FailureScreen(StepScreen):
 
     def _show(self) -> None:
         view = self.view
-        if view is None or not self.query(StepList):
+        if view is None:
+            return
+        if not self.query(StepList):
+            self.call_after_refresh(self._show)
             return
         self.query_one(StepList).show(view.state)
         self.query_one("#error", Static).update(problem_content(self.error))

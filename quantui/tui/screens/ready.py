@@ -168,7 +168,10 @@ class ReadyScreen(StepScreen):
     def run_changed(self) -> None:
         """Draw what changes; a server that has ended is no longer ready."""
         view = self.view
-        if view is None or not self.query(RunMemory):
+        if view is None:
+            return
+        if not self.query(RunMemory):
+            self.call_after_refresh(self.run_changed)
             return
         if not view.living or view.cancelling:
             if self.app.screen is self:
@@ -196,7 +199,7 @@ class ReadyScreen(StepScreen):
         if ready is None:
             return
         after = f"ready {format_seconds(ready.seconds)} after its start"
-        background = " · in the background already" if view.detached else ""
+        background = " · in the background" if view.detached else ""
         lines = [
             Content.assemble(
                 Content.styled(f"✓ {ready.url}", "bold $text-success"),

@@ -78,7 +78,10 @@ class RunScreen(StepScreen):
     def run_changed(self) -> None:
         """Draw the run's state, and leave for Ready or Failure when it is there."""
         view = self.view
-        if view is None or not self.query(StepList):
+        if view is None:
+            return
+        if not self.query(StepList):
+            self.call_after_refresh(self.run_changed)
             return
         self.query_one(StepList).show(view.state)
         self.query_one(RunMemory).show(view)
