@@ -20,9 +20,12 @@ from pilots import screen_text, wait_until
 from wizard_steps import WizardAt
 
 from quantui.domain.draft import Draft, Recorded
+from quantui.domain.errors import QuantuiError
+from quantui.domain.events import RunFinished
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.last_profile import last_profile
 from quantui.runtime.profile_file import load_profile, save_profile
+from quantui.tui.messages import RunChanged, RunLost
 from quantui.tui.run_view import RunView
 
 WITH_A_GPU = replace(this_machine(gpu("4090")), simulated=False)
@@ -195,6 +198,39 @@ async def test_a_living_run_is_asked_about_before_another_begins(profile):
         await pilot.press("escape")
         assert app.session.run is view
         assert not view.cancelling
+
+
+async def test_the_other_run_is_stopped_before_this_one_begins(profile, monkeypatch):
+    begun = []
+    async with reviewed(profile) as (app, pilot):
+        monkeypatch.setattr(app, "start_run", lambda *told: begun.append(told))
+        monkeypatch.setattr(app, "go", begun.append)
+        app.session.run = view = RunView()
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: "Start while another runs?" in screen_text(pilot))
+        await pilot.press("x")
+        await wait_until(pilot, lambda: view.cancelling)
+        assert begun == []
+        view.heard(RunFinished(at=1.0, outcome="cancelled", exit_code=130, seconds=1.0))
+        app.post_message(RunChanged(view))
+        await wait_until(pilot, lambda: begun)
+        assert begun[1] == "run"
+
+
+async def test_options_that_were_set_are_planned_with(profile):
+    async with reviewed(profile) as (app, pilot):
+        await pilot.press("o", "slash", *"tcp", "enter", "enter", *["backspace"] * 4, *"9000")
+        await pilot.press("enter", "escape", "escape")
+        await wait_until(pilot, lambda: app.session.plan)
+        assert app.session.plan.step("serve").port == 9000
+
+
+async def test_a_run_that_could_not_begin_is_told_here(profile):
+    async with reviewed(profile) as (app, pilot):
+        app.post_message(RunLost(QuantuiError("run.lost", "The host is gone.", fix="Again.")))
+        await wait_until(pilot, lambda: "The host is gone." in screen_text(pilot))
+        await wait_until(pilot, lambda: app.session.plan)
+        assert "The host is gone." in screen_text(pilot)
 
 
 # --- saving

@@ -71,6 +71,7 @@ class ReviewScreen(StepScreen):
         super().__init__()
         self._planned: Planned | None = None
         self._starting = False
+        self._start_planned = False
 
     def compose_body(self) -> Iterable[Widget]:
         """The plan, and why nothing can be started where that is so."""
@@ -98,6 +99,7 @@ class ReviewScreen(StepScreen):
     def plan(self) -> None:
         """Plan what the answers say now."""
         self._planned = None
+        self.refresh_bindings()
         self.run_worker(self._plan(), group="plan", exclusive=True, exit_on_error=False)
 
     async def _plan(self) -> None:
@@ -113,6 +115,7 @@ class ReviewScreen(StepScreen):
             )
         except QuantuiError as error:
             session.plan = session.facts = None
+            self._start_planned = False
             self.panes.say(
                 "This cannot be run as it is: below is why. Esc goes back, o changes options."
             )
@@ -123,6 +126,8 @@ class ReviewScreen(StepScreen):
         self._planned = planned
         self.panes.show(planned)
         self.refresh_bindings()
+        if self._start_planned:
+            self._start()
 
     def _progress(self, name: str, done: int, total: int) -> None:
         """Called in the planning thread."""
@@ -178,12 +183,13 @@ class ReviewScreen(StepScreen):
             self.run_changed()
 
     def run_changed(self) -> None:
-        """A run that was to be stopped first has ended: now this one begins."""
+        """A run that was to be stopped first has ended: plan with the memory it gave back, and begin."""
         super().run_changed()
         view = self.session.run
         if self._starting and (view is None or not view.living):
             self._starting = False
-            self._start()
+            self._start_planned = True
+            self.plan()
 
     def _start(self) -> None:
         planned = self._planned
@@ -198,6 +204,8 @@ class ReviewScreen(StepScreen):
         """Grey what needs a plan; whether there are figures is known without working them out."""
         if action in ("why", "copy", "save"):
             return True if self._planned is not None else None
+        if action == "options":
+            return True if self.session.draft is not None else None
         return super().check_action(action, parameters)
 
     def why(self) -> Sequence[Row]:
