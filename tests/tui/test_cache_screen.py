@@ -14,7 +14,7 @@ from plain_wizard import PlainWizard
 from recorded_runs import record_run
 
 from quantui.runtime.artifacts import ArtifactStore
-from quantui.tui.screens.cache import age
+from quantui.tui.screens.cache import age, size_words
 
 
 @pytest.fixture(autouse=True)
@@ -109,3 +109,12 @@ def test_ages_are_told_in_one_unit():
     assert age(now - 3600 * 5, now) == "5 h"
     assert age(now - 86400 * 40, now) == "40 d"
     assert age(now + 50, now) == "now"
+
+
+def test_small_things_are_told_in_kib():
+    assert [size_words(size) for size in (0, 2048, 3 * 1024**2, 5 * 1024**3)] == [
+        "0.0 MiB",
+        "2 KiB",
+        "3.0 MiB",
+        "5.00 GiB",
+    ]

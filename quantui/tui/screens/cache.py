@@ -239,18 +239,18 @@ class CacheScreen(OverScreen):
             return (name,)
         if area.bytes_on_disk is None:
             size = Cell("unreadable", "bad") if area.problem else Cell("none yet", "muted")
-            return (name, size, "", "", area.path)
+            return (name, size, "", "", Cell(area.path, "muted"))
         disk = self.found.free_beside(name)
         share = f"{100 * area.bytes_on_disk / disk.total_bytes:.1f} %" if disk else "unknown"
         mark = "! " if area.problem else ""
         where = Cell(f"{mark}{area.path}", "warn" if mark else "muted")
         things = sum(item.area == name for item in self.found.items) or area.entries
-        return (name, format_bytes(area.bytes_on_disk), str(things), share, where)
+        return (name, size_words(area.bytes_on_disk), str(things), share, where)
 
     def _item_cells(self, item: CacheItem) -> Sequence[Cell | str]:
         used = age(item.used_at, self.found.since)
         return (
-            format_bytes(item.bytes_on_disk),
+            size_words(item.bytes_on_disk),
             item.name,
             Cell(item.detail, "muted"),
             Cell(used, "muted"),
@@ -260,6 +260,11 @@ class CacheScreen(OverScreen):
         """Measure again."""
         self.say(self.ABOUT)
         self.measure()
+
+
+def size_words(count: int) -> str:
+    """A size on disk; small things are told in KiB."""
+    return f"{count / 1024:.0f} KiB" if 0 < count < 1024**2 else format_bytes(count)
 
 
 def age(then: float | None, now: float) -> str:
