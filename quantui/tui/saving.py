@@ -28,7 +28,7 @@ def save_profile(screen: StepScreen) -> None:
     A file that is there is never replaced without a word. The path is kept in the session and remembered for the next
     wizard; what goes wrong is told on ``screen``.
     """
-    screen.run_worker(_saved(screen), exclusive=True, group="saving", exit_on_error=False)
+    screen.run_worker(_saved(screen), exclusive=True, group="saving")
 
 
 async def _saved(screen: StepScreen) -> None:

@@ -121,7 +121,7 @@ class MethodScreen(StepScreen):
         if self.session.hardware is None:
             self._say("The machine is being read…")
             return
-        self.run_worker(self._look(), group="method", exclusive=True, exit_on_error=False)
+        self.run_worker(self._look(), group="method", exclusive=True)
 
     async def _look(self) -> None:
         """Rank what is known without the network, then again with what the Hub has."""
@@ -158,7 +158,7 @@ class MethodScreen(StepScreen):
             self.action_next()
 
     def _rank_again(self) -> None:
-        self.run_worker(self._ranked_again(), group="rerank", exclusive=True, exit_on_error=False)
+        self.run_worker(self._ranked_again(), group="rerank", exclusive=True)
 
     async def _ranked_again(self) -> None:
         await asyncio.sleep(SETTLES_S)

@@ -100,7 +100,7 @@ class ReviewScreen(StepScreen):
         """Plan what the answers say now."""
         self._planned = None
         self.refresh_bindings()
-        self.run_worker(self._plan(), group="plan", exclusive=True, exit_on_error=False)
+        self.run_worker(self._plan(), group="plan", exclusive=True)
 
     async def _plan(self) -> None:
         session = self.session
