@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -32,6 +33,15 @@ class Talk:
             *first,
             *({"role": turn.role, "content": turn.text} for turn in self.turns if turn.text),
         ]
+
+
+def talk_of(places: dict[str, Any], run_id: str) -> Talk:
+    """The conversation with the server of a run, kept in ``places``; with another run another one begins."""
+    kept = places.get("talk")
+    if kept is None or kept[0] != run_id:
+        kept = places["talk"] = (run_id, Talk())
+    talk: Talk = kept[1]
+    return talk
 
 
 def speed_words(tokens: int | None, seconds: float, first_token_s: float | None) -> str:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 from quantui.domain.formatting import format_seconds
-from quantui.domain.run_words import figure_rows
-from quantui.domain.terminal_text import one_line, sanitize
-from quantui.tui.run_words import figure_lines, run_rows
+from quantui.domain.terminal_text import one_line
+from quantui.tui.run_words import run_rows
 from quantui.tui.screens.ask import Ask, Reply
 from quantui.tui.screens.step import StepScreen
-from quantui.tui.talk import Talk
+from quantui.tui.talk import talk_of
 from quantui.tui.widgets.chat_box import ChatBox
-from quantui.tui.widgets.run_memory import RunMemory
+from quantui.tui.widgets.served_facts import ServedFacts
 from quantui.tui.widgets.told import Told
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from quantui.domain.explained_row import Row
     from quantui.tui.run_view import RunView
+    from quantui.tui.talk import Talk
 
 
 class ReadyScreen(StepScreen):
@@ -58,14 +59,11 @@ class ReadyScreen(StepScreen):
     DEFAULT_CSS = """
     ReadyScreen #where { max-height: 3; }
     ReadyScreen #both { height: 1fr; }
-    ReadyScreen #facts { width: 1fr; height: 1fr; }
     ReadyScreen.-wide #facts { padding-left: 2; }
     ReadyScreen.-wide #where { margin-bottom: 1; }
     ReadyScreen #chatting { width: 1fr; height: 1fr; }
     ReadyScreen #system { display: none; height: 1; border: none; background: $panel; padding: 0 1; }
     ReadyScreen #system.-there { display: block; }
-    ReadyScreen #facts Static { height: auto; margin-bottom: 1; }
-    ReadyScreen #facts RunMemory { height: 10; margin-bottom: 1; }
     ReadyScreen.-short ChatBox Input, ReadyScreen.-short ChatBox Input:focus {
         height: 1; border: none; background: $panel; padding: 0 1;
     }
@@ -86,9 +84,7 @@ class ReadyScreen(StepScreen):
     def __init__(self) -> None:
         super().__init__()
         self._snippets: dict[str, str] = {}
-        self._shown = 0
         self._railed: object = None
-        self._figures: object = None
 
     @property
     def view(self) -> RunView | None:
@@ -98,12 +94,7 @@ class ReadyScreen(StepScreen):
     @property
     def talk(self) -> Talk:
         """The conversation with this server; another one begins with another run."""
-        run_id = self.view.state.run_id if self.view else ""
-        kept = self.session.places.get("talk")
-        if kept is None or kept[0] != run_id:
-            kept = self.session.places["talk"] = (run_id, Talk())
-        talk: Talk = kept[1]
-        return talk
+        return talk_of(self.session.places, self.view.state.run_id if self.view else "")
 
     def compose_body(self) -> Iterable[Widget]:
         """The endpoint, the chat, the figures."""
@@ -116,10 +107,7 @@ class ReadyScreen(StepScreen):
                     id="system",
                 )
                 yield ChatBox(self.talk, id="chat")
-            with VerticalScroll(id="facts"):
-                yield Static(id="figures", markup=False)
-                yield RunMemory(id="memory")
-                yield Static(id="snippet", markup=False)
+            yield ServedFacts(id="facts")
 
     def on_mount(self) -> None:
         """Look up what the chat needs; draw once everything is there."""
@@ -133,23 +121,16 @@ class ReadyScreen(StepScreen):
     @work(thread=True, group="snippets", exit_on_error=False)
     def _learn(self) -> None:
         """The API key, and the snippets: both need modules that are not loaded yet."""
-        from quantui.domain.errors import QuantuiError
         from quantui.domain.plan import ServeStep
         from quantui.runtime.chat import snippets
-        from quantui.runtime.server import api_key
 
         view = self.view
         ready = view.state.ready if view else None
         if view is None or ready is None:
             return
         step = view.plan.step("serve") if view.plan else None
-        key = None
         variable = step.api_key_env if isinstance(step, ServeStep) else None
-        if variable and isinstance(step, ServeStep):
-            try:
-                key = api_key(step)
-            except QuantuiError:
-                key = None
+        key = os.environ.get(variable) if variable else None
         chat = view.plan is None or view.plan.model.has_chat_template
         texts = snippets(ready.url, ready.model, key_env=variable, chat=chat)
         self.post_message(self.Snippets(texts, key))
@@ -161,7 +142,7 @@ class ReadyScreen(StepScreen):
         if view is not None and view.state.ready is not None:
             ready = view.state.ready
             self.query_one(ChatBox).connect(ready.url, ready.model, message.key)
-        self._show_snippet()
+        self.query_one(ServedFacts).offer(message.texts)
 
     # --- what is shown
 
@@ -170,7 +151,7 @@ class ReadyScreen(StepScreen):
         view = self.view
         if view is None:
             return
-        if not self.query(RunMemory):
+        if not self.query("#figures"):
             self.call_after_refresh(self.run_changed)
             return
         if not view.living or view.cancelling:
@@ -178,8 +159,7 @@ class ReadyScreen(StepScreen):
                 self.wizard.go("failure" if view.outcome == "failed" else "run")
             return
         self._show_where(view)
-        self._show_figures(view)
-        self.query_one(RunMemory).show(view)
+        self.query_one(ServedFacts).show(view)
         step = view.state.current
         now = (
             step.id if step else "",
@@ -212,39 +192,6 @@ class ReadyScreen(StepScreen):
             more = f" ({len(warnings)} warnings: w)" if len(warnings) > 1 else ""
             lines.append(Content.styled(f"! {one_line(warnings[-1])}{more}", "$text-warning"))
         self.query_one("#where", Told).tell(Content("\n").join(lines))
-
-    def _show_figures(self, view: RunView) -> None:
-        rows = figure_rows(view.state)
-        shown = (rows, self.size)
-        if self._figures == shown:
-            return
-        self._figures = shown
-        lines = [Content.styled("measured (w: formulas and sources)", "bold")]
-        room = self.query_one("#figures").content_size.width
-        lines += [Content(line) for line in figure_lines(rows, room)]
-        if view.state.answer is not None:
-            lines.append(
-                Content.styled(f"asked   {one_line(view.state.answer.prompt)}", "$text-muted")
-            )
-            lines.append(
-                Content.styled(f"answer  {one_line(view.state.answer.text)}", "$text-muted")
-            )
-        self.query_one("#figures", Static).update(Content("\n").join(lines))
-
-    def _show_snippet(self) -> None:
-        if not self._snippets:
-            return
-        names = list(self._snippets)
-        tabs = [
-            Content.styled(
-                f"[{name}]" if at == self._shown else f" {name} ",
-                "bold" if at == self._shown else "$text-muted",
-            )
-            for at, name in enumerate(names)
-        ]
-        head = Content.assemble(*tabs, Content.styled("  tab: next, y: copy", "$text-muted"))
-        text = sanitize(self._snippets[names[self._shown]], keep_newlines=True)
-        self.query_one("#snippet", Static).update(Content("\n").join([head, Content(text)]))
 
     def why(self) -> Sequence[Row]:
         """Predicted and measured figures with their sources, and every notice."""
@@ -284,14 +231,15 @@ class ReadyScreen(StepScreen):
 
     def action_snippet(self) -> None:
         """The next snippet."""
-        self._shown = (self._shown + 1) % max(1, len(self._snippets))
-        self._show_snippet()
+        self.query_one(ServedFacts).next_snippet()
 
     def action_copy(self) -> None:
         """Copy the snippet that is shown (OSC 52)."""
-        name = list(self._snippets)[self._shown]
-        self.app.copy_to_clipboard(self._snippets[name])
-        self.notify(f"Copied the {name} snippet.", markup=False)
+        shown = self.query_one(ServedFacts).snippet
+        if shown is not None:
+            name, text = shown
+            self.app.copy_to_clipboard(text)
+            self.notify(f"Copied the {name} snippet.", markup=False)
 
     def action_save(self) -> None:
         """Save the profile."""
