@@ -61,12 +61,10 @@ class ReadyScreen(StepScreen):
     ReadyScreen #both { height: 1fr; }
     ReadyScreen.-wide #facts { padding-left: 2; }
     ReadyScreen.-wide #where { margin-bottom: 1; }
-    ReadyScreen #chatting { width: 1fr; height: 1fr; }
+    ReadyScreen #chatting { width: 1fr; }
     ReadyScreen #system { display: none; height: 1; border: none; background: $panel; padding: 0 1; }
     ReadyScreen #system.-there { display: block; }
-    ReadyScreen.-short ChatBox Input, ReadyScreen.-short ChatBox Input:focus {
-        height: 1; border: none; background: $panel; padding: 0 1;
-    }
+    ReadyScreen.-short ChatInput, ReadyScreen.-short ChatInput:focus { height: 1; border: none; padding: 0 1; }
     ReadyScreen.-short #facts RunMemory { height: 7; }
     ReadyScreen.-narrow #facts { display: none; }
     ReadyScreen.-narrow.-facts #facts { display: block; }
