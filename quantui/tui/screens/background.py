@@ -78,7 +78,7 @@ class BackgroundScreen(OverScreen):
         columns = [
             Column("what", 24, grows=True),
             Column("state", 10),
-            Column("since", 10),
+            Column("since", 11),
             Column("memory", 12, right=True),
             Column("process", 9, right=True, least=96),
         ]
