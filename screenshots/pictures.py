@@ -11,6 +11,9 @@ from wizard import NARROW, RECORDED, Picture, PicturedWizard, run_until
 
 from quantui.domain.diagnose import diagnose
 from quantui.domain.events import RunFinished, RunStarted, StepFailed, StepFinished, StepStarted
+from quantui.runtime import living_runs
+from quantui.runtime.recorder import OWNER
+from quantui.runtime.run_record import EVENTS
 from quantui.tui.run_view import RunView
 
 if TYPE_CHECKING:
@@ -75,12 +78,25 @@ def with_history(wizard: object) -> None:
         shelf.aged(folder, 1)
 
 
+def with_a_living_run(wizard: object) -> None:
+    """The recorded run as it serves; its process is not there, so that it is said to be."""
+    del wizard
+    folder = world.HOME / "quantui" / "runs" / "20261122-001641-7934a3"
+    folder.mkdir(parents=True)
+    lines = (RECORDED / "served.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    checked = next(at for at, line in enumerate(lines) if '"step": "check", "seconds"' in line)
+    (folder / EVENTS).write_text("".join(lines[: checked + 1]), encoding="utf-8")
+    (folder / OWNER).write_text(_OWNER, encoding="utf-8")
+    living_runs.read_owner = lambda _: _OWNER  # type: ignore[assignment]
+
+
 def with_everything(wizard: object) -> None:
     """A disk that was worked with for some time."""
     shelf.stock(engines=True, artifacts=True)
     with_history(wizard)
 
 
+_OWNER = "28121 4711"
 _METHODS = "~tokens for each of"
 _AWQ = (_METHODS, "7", "enter", "~max_model_len")
 _PLANNED = (_METHODS, "enter", "~max_model_len")
@@ -145,7 +161,7 @@ PICTURES = (
     Picture(
         "history-plot", "use_case", ("axis",), keys=("h", "~6 runs,", "p"), prepare=with_history
     ),
-    Picture("background", "use_case", ("background",), keys=("b",)),
+    Picture("background", "use_case", ("28121",), keys=("b",), prepare=with_a_living_run),
     Picture(
         "help",
         "method",
