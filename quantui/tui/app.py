@@ -102,6 +102,12 @@ class QuantuiApp(App[int]):
         shown = [screen for screen in self.screen_stack if isinstance(screen, StepScreen)]
         return shown[-1] if shown else None
 
+    @property
+    def _drawn_step(self) -> StepScreen | None:
+        """The step, once its widgets are there: one that is being made draws what the session knows by itself."""
+        step = self.step
+        return step if step is not None and step.is_mounted else None
+
     # --- the machine
 
     @property
@@ -142,23 +148,23 @@ class QuantuiApp(App[int]):
             self.session.recommended = None
         self.session.hardware = message.report
         self.probing = ("engines",)
-        if self.step is not None:
-            self.step.hardware_changed()
+        if (step := self._drawn_step) is not None:
+            step.hardware_changed()
 
     def on_engines_listed(self, message: EnginesListed) -> None:
         """Keep the engines' states."""
         self.session.engines = message.engines
         self.probing = ()
-        if self.step is not None:
-            self.step.hardware_changed()
+        if (step := self._drawn_step) is not None:
+            step.hardware_changed()
         if message.error is not None:
             self._tell(message.error)
 
     def on_background_counted(self, message: BackgroundCounted) -> None:
         """Runs of an earlier wizard, or of another one, are told at the start."""
         self.background_count = message.count
-        if self.step is not None:
-            self.step.background_changed()
+        if (step := self._drawn_step) is not None:
+            step.background_changed()
 
     # --- the run
 
@@ -224,8 +230,8 @@ class QuantuiApp(App[int]):
         if message.view is not self.session.run:
             return
         self.terminal.follow(message.view)
-        if self.step is not None:
-            self.step.run_changed()
+        if (step := self._drawn_step) is not None:
+            step.run_changed()
 
     def on_run_lost(self, message: RunLost) -> None:
         """The run could not be started or followed: say so where the person is."""

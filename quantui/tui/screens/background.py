@@ -87,7 +87,8 @@ class BackgroundScreen(OverScreen):
 
     def on_mount(self) -> None:
         """Look now, and then every second."""
-        self.query_one(RowTable).display = False
+        for table in self.query(RowTable):
+            table.display = False
         self._watch()
 
     def on_unmount(self) -> None:

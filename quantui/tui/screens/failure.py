@@ -112,7 +112,7 @@ class FailureScreen(StepScreen):
     def on_mount(self) -> None:
         """Show the failure; the log is read meanwhile."""
         self._show()
-        self.query_one("#fixes").focus()
+        self.query("#fixes").focus()
         view = self.view
         if view is not None and view.hosted is not None:
             self._read_log(self._log_path(view.hosted))

@@ -75,8 +75,8 @@ class LogScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Follow the file from now on."""
-        self.query_one(LogView).focus()
-        self._begin()
+        self.query(LogView).focus()
+        self._tail(self._path, self._stop)
 
     def on_unmount(self) -> None:
         """Let the file go."""

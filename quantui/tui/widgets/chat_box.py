@@ -83,8 +83,10 @@ class ChatBox(Vertical):
 
     def on_mount(self) -> None:
         """The newest is in sight, and the person can type."""
-        self.query_one("#talk", VerticalScroll).anchor()
-        self.query_one(ChatInput).focus()
+        # By query: an app that ends at this moment has taken the children away again.
+        for talk in self.query("#talk").results(VerticalScroll):
+            talk.anchor()
+        self.query(ChatInput).focus()
 
     def on_unmount(self) -> None:
         """An answer that streams ends with the screen."""
