@@ -105,6 +105,8 @@ class BackgroundScreen(OverScreen):
 
     def on_background_screen_found(self, message: Found) -> None:
         """Show them; the cursor stays with its run."""
+        if not self.query(RowTable):
+            return
         table = self.query_one(RowTable)
         here = table.row.run_id if table.row is not None else None
         self._runs = message.runs

@@ -168,7 +168,8 @@ class FailureScreen(StepScreen):
         lines = [sanitize(line) for line in self._log[-room:]]
         if lines:
             lines.insert(0, "The log ends with (l: all of it):")
-        self.query_one("#log-lines", Static).update(Content.styled("\n".join(lines), "$text-muted"))
+        for shown in self.query("#log-lines").results(Static):
+            shown.update(Content.styled("\n".join(lines), "$text-muted"))
 
     def _doing(self, words: str) -> None:
         self.query_one("#doing", Told).tell(words)

@@ -108,7 +108,8 @@ class LogScreen(Screen[None]):
         """Show what came, unless another log was chosen meanwhile."""
         if message.path == self._path:
             self._skipped = message.skipped
-            self.query_one(LogView).extend(message.lines)
+            for view in self.query(LogView):
+                view.extend(message.lines)
 
     def on_log_view_changed(self) -> None:
         """Say which log it is and whether it is followed."""

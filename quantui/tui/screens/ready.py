@@ -139,8 +139,10 @@ class ReadyScreen(StepScreen):
         self._snippets = message.texts
         if view is not None and view.state.ready is not None:
             ready = view.state.ready
-            self.query_one(ChatBox).connect(ready.url, ready.model, message.key)
-        self.query_one(ServedFacts).offer(message.texts)
+            for box in self.query(ChatBox):
+                box.connect(ready.url, ready.model, message.key)
+        for facts in self.query(ServedFacts):
+            facts.offer(message.texts)
 
     # --- what is shown
 
