@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from quantui.domain.plan_costs import StepCost
     from quantui.tui.planner import Planned
 
-_TIME, _BYTES = 11, 10
+_TIME, _BYTES = 13, 10
 _VERDICTS = {
     "fits": ("✓ fits", "$text-success"),
     "tight": ("~ tight", "$text-warning"),
