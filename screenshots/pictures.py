@@ -132,7 +132,7 @@ PICTURES = (
         prepare=with_models,
         then=out_of_memory,
     ),
-    Picture("ready", "ready", ("my-model", "curl"), prepare=recorded_run(330), **_SERVED),
+    Picture("ready", "ready", ("my-model", "curl"), prepare=recorded_run(329.15), **_SERVED),
     Picture("cache", "use_case", ("places; the disk",), keys=("c",), prepare=with_everything),
     Picture(
         "cache-80x24",

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from quantui.domain.memory import MemoryEstimate
 
 
+_ONE_FLUSH_S = 0.01
+"""Tokens that come within so many seconds came in one piece: the time between them says nothing of decoding."""
+
+
 def measured(
     estimate: MemoryEstimate,
     figures: Mapping[str, float],
@@ -63,7 +67,7 @@ def measured(
             source="one streamed request",
         )
         after = answer["seconds"] - answer["first_token_seconds"]
-        if answer["tokens"] > 1 and after > 0:
+        if answer["tokens"] > 1 and after >= _ONE_FLUSH_S:
             yield Measured(
                 at=at,
                 name="decoding",

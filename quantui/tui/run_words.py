@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.formatting import format_bytes
+from quantui.domain.formatting import format_bytes, hanging
 from quantui.domain.run_words import figure_rows, figure_words
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def figure_lines(rows: Sequence[FigureRow], width: int) -> list[str]:
                 lines[-1] = beside
             else:
                 lines.append(f"    predicted {words}")
-    return lines
+    return [hanging(line, width or None, 4) for line in lines]
 
 
 def run_rows(view: RunView) -> Sequence[Row]:

@@ -18,7 +18,12 @@ THEMES = (
         surface="#1a1b26",
         panel="#24283b",
         dark=True,
-        variables={"text-muted": "#8a93bf"},
+        variables={
+            "text-muted": "#8a93bf",
+            "scrollbar": "#3b4261",
+            "scrollbar-hover": "#545c7e",
+            "scrollbar-background": "#1f2030",
+        },
     ),
     Theme(
         name="quantui-light",
@@ -33,6 +38,11 @@ THEMES = (
         surface="#ffffff",
         panel="#e8eaf0",
         dark=False,
-        variables={"text-muted": "#5c6370"},
+        variables={
+            "text-muted": "#5c6370",
+            "scrollbar": "#b4bac8",
+            "scrollbar-hover": "#8d95a8",
+            "scrollbar-background": "#eef0f4",
+        },
     ),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.containers import VerticalScroll
 from textual.content import Content
 
+from quantui.domain.formatting import hanging
 from quantui.domain.run_words import figure_rows
 from quantui.domain.terminal_text import one_line, sanitize
 from quantui.tui.run_words import figure_lines
@@ -32,6 +33,7 @@ class ServedFacts(VerticalScroll):
         super().__init__(id=id)
         self._snippets: dict[str, str] = {}
         self._place = 0
+        self._view: RunView | None = None
 
     def compose(self) -> ComposeResult:
         """Figures, graphs, the snippet."""
@@ -41,16 +43,23 @@ class ServedFacts(VerticalScroll):
 
     def show(self, view: RunView) -> None:
         """Draw what changes."""
+        self._view = view
         rows = figure_rows(view.state)
         lines = [Content.styled("measured (w: formulas and sources)", "bold")]
         room = self.scrollable_content_region.width
         lines += [Content(line) for line in figure_lines(rows, room)]
         answer = view.state.answer
         if answer is not None:
-            lines.append(Content.styled(f"asked   {one_line(answer.prompt)}", "$text-muted"))
-            lines.append(Content.styled(f"answer  {one_line(answer.text)}", "$text-muted"))
+            for word, text in (("asked", answer.prompt), ("answer", answer.text)):
+                line = hanging(f"{word:<8}{one_line(text)}", room, 8)
+                lines.append(Content.styled(line, "$text-muted"))
         self.query_one("#figures", Told).tell(Content("\n").join(lines))
         self.query_one(RunMemory).show(view)
+
+    def on_resize(self) -> None:
+        """Lines are broken for the room there is."""
+        if self._view is not None:
+            self.show(self._view)
 
     # --- snippets
 
