@@ -82,7 +82,7 @@ class PtyScreen:
         """Read until nothing has come for ``quiet_s`` seconds, or ``within_s`` have passed."""
         deadline = time.perf_counter() + within_s
         while time.perf_counter() < deadline and select.select([self._fd], [], [], quiet_s)[0]:
-            _, self._unparsed = self._read(deadline)
+            _, self._unparsed = self._read(deadline + 1)
             self._draw()
 
     def _read(self, deadline: float) -> tuple[float, bytes]:
