@@ -17,11 +17,12 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from drawing.pty_screen import PtyScreen
+
+from quantui.runtime.living_runs import living_runs, stop_run
 
 P95_MS = 50.0
 RSS_MIB = 150.0
@@ -87,17 +88,17 @@ def run_and_back(wizard: PtyScreen, method: str, words: str) -> None:
     key(wizard, ENTER, "▸Review", "in all, before it serves")
     key(wizard, ENTER, "▸Run")
     wizard.until(lambda: words in wizard.text, SLOW_S)
-    for step in ("▸Review", "▸Method", "▸Model", "▸Use case"):
+    key(wizard, ESCAPE, "Leave the run?")
+    key(wizard, "k", "▸Review")
+    for step in ("▸Method", "▸Model", "▸Use case"):
         key(wizard, ESCAPE, step)
 
 
 def stop(wizard: PtyScreen) -> None:
-    """Quit; the run is stopped with it."""
-    wizard.press("q")
-    wizard.until_quiet(1.0, 5.0)
-    wizard.press("x")
-    time.sleep(8)
+    """Close the terminal; the run, which would outlive it, is stopped."""
     wizard.close()
+    for run in living_runs():
+        stop_run(run.run_id)
 
 
 def measure(folder: Path, count: int) -> dict[str, Found]:

@@ -97,9 +97,9 @@ def test_a_run_left_in_the_background_is_found_again_and_stopped(desk: Desk) -> 
     terminal.wait_for("Stop the run?")
     terminal.keys("x")
     terminal.wait_for("Cancelled", "no process left", within_s=SLOW_S)
-    assert desk.home.cleared(), desk.home.processes()
     terminal.keys("q")
     terminal.wait_for_exit(SLOW_S)
+    assert desk.home.cleared(), desk.home.processes()
 
 
 def test_a_terminal_that_is_closed_takes_the_run_with_it(desk: Desk) -> None:
