@@ -85,7 +85,8 @@ class HardwareScreen(StepScreen):
         self._spinner = self.set_interval(_SPIN_S, self._draw_header, pause=not self.wizard.probing)
         self._draw()
         self.query_one(PickList).focus()
-        self.call_after_refresh(self._look_for_profile)
+        # Once the first frame is there: what is imported for it would hold that up.
+        self.set_timer(0.05, self._look_for_profile)
 
     def on_resize(self) -> None:
         """Rows are as wide as the screen."""
