@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from quantui.runtime.engines import Engine
 
 
+def pytest_configure() -> None:
+    """Draw the seeds of the tests that kill at random once: every process of ``pytest -n`` has to find the same."""
+    for name in ("QUANTUI_KILL_SEED", "QUANTUI_CHAOS_SEED"):
+        os.environ.setdefault(name, str(time.time_ns() % 1_000_000))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Share the tests among the processes of ``pytest -n``, which never run two engines beside each other.
