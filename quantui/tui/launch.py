@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 def launch(hardware: str | None = None) -> int:
     """Run the wizard until it is left; gives the exit code.
@@ -9,6 +11,9 @@ def launch(hardware: str | None = None) -> int:
     ``hardware`` is a file that describes another machine (``quantui doctor --json`` writes one): everything can be
     tried on it but running. Raises QuantuiError ``hardware.*`` for a bad one.
     """
+    # Where a shell exports them Textual takes them for the terminal's size, also after a resize.
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)
     report = None
     if hardware is not None:
         from quantui.runtime.described_hardware import described_hardware

@@ -29,7 +29,8 @@ class ModelLine(ModelLists):
     def action_find(self) -> None:
         """Type to narrow the list."""
         self.remove_class("-zoom")
-        self._line.focus()
+        # At once: what is typed next belongs there.
+        self.set_focus(self._line)
 
     def action_leave_line(self) -> None:
         """From the line to the list."""

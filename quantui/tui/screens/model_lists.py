@@ -152,7 +152,7 @@ class ModelLists(StepScreen):
         """Show a tab."""
         self._show_tab(tab)
         if tab == "hub" and not self._place.results:
-            self._line.focus()
+            self.set_focus(self._line)
         elif not self._line.has_focus:
             self._focus_list()
 

@@ -253,7 +253,8 @@ class OptionsScreen(ModalScreen[bool]):
 
     def action_filter(self) -> None:
         """Type words to find an option by."""
-        self.query_one("#filter").focus()
+        # At once: what is typed next belongs there.
+        self.set_focus(self.query_one("#filter"))
 
     @on(Input.Changed, "#filter")
     def _filtered(self, event: Input.Changed) -> None:

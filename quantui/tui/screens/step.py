@@ -48,6 +48,8 @@ class StepScreen(Screen[None]):
     StepScreen.-wide #body { padding: 1 2; }
     """
 
+    _told_of_run: tuple[str, str] | None = None
+
     @property
     def wizard(self) -> QuantuiApp:
         """The app, by its type."""
@@ -137,5 +139,8 @@ class StepScreen(Screen[None]):
         """Runs that live without this wizard were counted."""
 
     def run_changed(self) -> None:
-        """Something happened in the run."""
-        self.update_rail()
+        """Something happened in the run; ten times a second nothing that the rail tells."""
+        told = self.session.chosen("run"), self.session.chosen("ready")
+        if told != self._told_of_run:
+            self._told_of_run = told
+            self.update_rail()
