@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from quantui.domain.methods import method
     from quantui.engines.recording import with_record
     from quantui.headless import cancel_on_signals
+    from quantui.runtime.last_profile import remember_profile
     from quantui.runtime.profile_file import save_profile
     from quantui.runtime.resolve import chosen_engine, plan_for
 
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     path = Path(args.out)
     save_profile(path, with_record(draft, facts, plan, state, now))
+    remember_profile(path, draft.title)
     if not args.json:
         tell(console(), demo.facts, state, path, program_name())
     return ExitCode.OK
@@ -138,6 +140,7 @@ def tell(
     for command, what in (
         (f"{program} --profile {name}", "serve it again, until Ctrl-C; nothing is merged twice"),
         (f"{program} --profile {name} --dry-run", "the exact commands"),
+        (program, "the wizard; p there replays this profile, and lets you talk to the model"),
         (f"{program} init MODEL --adapter YOURS", "a profile for your own model"),
     ):
         say(out, f"  {command}")

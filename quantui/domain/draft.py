@@ -337,6 +337,14 @@ class Draft:
     cleanup: CleanupChoice = field(default_factory=CleanupChoice)
     recorded: Recorded = field(default_factory=Recorded)
 
+    @property
+    def title(self) -> str:
+        """What it does, in a line: ``llama-8b + my-lora, awq``."""
+        names = [
+            ref.rstrip("/").split("/")[-1] for ref in (self.model.id, *self.adapter.refs) if ref
+        ]
+        return f"{' + '.join(names) or 'no model'}, {self.quantization.method}"
+
     def with_option(self, section: str, name: str, value: object) -> Draft:
         """A draft with one option replaced; its type and limits are the profile's to check."""
         changed = dataclasses.replace(getattr(self, section), **{name: value})

@@ -33,12 +33,6 @@ def ask_for_profile(app: QuantuiApp) -> None:
     )
 
 
-def title_of(draft: Draft) -> str:
-    """What a profile does, in a line: ``llama-8b + my-lora, awq``."""
-    names = [ref.rstrip("/").split("/")[-1] for ref in (draft.model.id, *draft.adapter.refs) if ref]
-    return f"{' + '.join(names) or 'no model'}, {draft.quantization.method}"
-
-
 async def _opened(app: QuantuiApp, path: Path) -> None:
     try:
         draft = await asyncio.to_thread(_load, path)
@@ -60,7 +54,7 @@ def _load(path: Path) -> Draft:
 
     path = Path(path).expanduser()
     draft = load_profile(path)
-    remember_profile(path, title_of(draft))
+    remember_profile(path, draft.title)
     return draft
 
 

@@ -98,8 +98,7 @@ def _write(
 ) -> None:
     from quantui.runtime.last_profile import remember_profile
     from quantui.runtime.profile_file import save_profile as write_profile
-    from quantui.tui.opening import title_of
     from quantui.tui.planner import profile_of
 
     write_profile(path, profile_of(draft, plan, facts, state), afresh=afresh)
-    remember_profile(path, title_of(draft))
+    remember_profile(path, draft.title)

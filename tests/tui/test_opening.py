@@ -11,7 +11,7 @@ from plain_wizard import PlainWizard
 
 from quantui.domain.draft import AdapterChoice, Draft, ModelChoice
 from quantui.runtime.last_profile import last_profile
-from quantui.tui.opening import ask_for_profile, open_profile, title_of
+from quantui.tui.opening import ask_for_profile, open_profile
 
 GOOD = 'schema = 1\n[model]\nid = "owner/llama"\n[quantization]\nmethod = "awq"\n'
 BAD = 'schema = 1\n[model]\nid = "owner/llama"\n[quantization]\nmetod = "awq"\n'
@@ -68,4 +68,4 @@ async def test_leaving_the_question_opens_nothing():
 
 def test_a_profile_is_told_by_its_model_adapter_and_method():
     draft = Draft(model=ModelChoice(id="owner/llama"), adapter=AdapterChoice(id="/x/my-lora/"))
-    assert title_of(draft) == "llama + my-lora, none"
+    assert draft.title == "llama + my-lora, none"
