@@ -176,9 +176,11 @@ def test_what_cannot_be_served_here_is_refused_before_any_work(
 
 
 _MERGE = """
-import sys, quantui
+import signal, sys, quantui
 def tell(event):
     print(event.type, getattr(event, "phase", ""), flush=True)
+# As in a terminal, also where the tests run in the background of a shell that has interrupts ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 base, adapter, python = sys.argv[1:]
 quantui.get_or_create_merged_model(base, adapter, engine_python=python, on_event=tell)
 """

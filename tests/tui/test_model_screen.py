@@ -111,7 +111,8 @@ async def test_the_same_folder_again_is_no_longer_looked_through(model_step, tmp
         assert str(shelf) in rows(pilot)
         await pilot.press("a")
         await pilot.pause()
-        assert str(shelf) in screen_text(pilot)
+        # A long path is broken where its line ends.
+        assert "is_0/shelf" in "".join(screen_text(pilot).split())
         await typed(pilot, str(shelf))
         await pilot.press("enter")
         await wait_until(pilot, lambda: added_folders() == () and str(shelf) not in rows(pilot))
