@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from quantui.domain.choosing.recommendation import Choice, Recommendation
     from quantui.domain.draft import Draft
 
-Options = dict[tuple[str, str], Any]
-"""Options of the profile that were set by hand: (section, name) to value."""
 
 _CLEARS: dict[str, tuple[str, ...]] = {
     "gpus": ("method",),

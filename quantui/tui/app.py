@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
-from textual.worker import get_current_worker
+from textual.worker import WorkerFailed, get_current_worker
 
 from quantui.domain.errors import QuantuiError
 from quantui.tui.messages import (
@@ -121,13 +121,13 @@ class QuantuiApp(App[int]):
         self._probe()
         self._count_background()
 
-    @work(thread=True, exclusive=True, group="background-count", exit_on_error=False)
+    @work(thread=True, exclusive=True, group="background-count")
     def _count_background(self) -> None:
         from quantui.runtime.living_runs import living_runs
 
         self.post_message(BackgroundCounted(len(living_runs())))
 
-    @work(thread=True, exclusive=True, group="probe", exit_on_error=False)
+    @work(thread=True, exclusive=True, group="probe")
     def _probe(self) -> None:
         from quantui.runtime.probe import probe_hardware
         from quantui.tui.device_details import load_words
@@ -193,7 +193,7 @@ class QuantuiApp(App[int]):
         view.memory.ram_total = hardware.host.ram_total_bytes if hardware else None
         self.session.run = view
 
-    @work(thread=True, group="run", exit_on_error=False)
+    @work(thread=True, group="run")
     def _follow(self, view: RunView, run_id: str | None) -> None:
         """Loop over the run's events; the interface hears of them ten times a second at most."""
         from quantui.runtime.hosted_run import start_run
@@ -281,9 +281,10 @@ class QuantuiApp(App[int]):
         leave(self)
 
     @property
-    def defect(self) -> Exception | None:
-        """The exception that ended the app, if one did."""
-        return self._exception
+    def defect(self) -> BaseException | None:
+        """The exception that ended the app, if one did; of a worker what it raised itself."""
+        found = self._exception
+        return found.error if isinstance(found, WorkerFailed) else found
 
     def _fatal_error(self) -> None:
         """End without Textual's traceback over the terminal: who started the app reports the defect."""

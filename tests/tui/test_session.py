@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+from fixtures.pilots import wait_until
+from textual.worker import WorkerFailed
+
 from quantui.domain.answers import Answers
 from quantui.domain.draft import Draft
 from quantui.domain.hardware import Gpu, HardwareReport, Host
+from quantui.tui.app import QuantuiApp
 from quantui.tui.run_view import RunView
 from quantui.tui.session import Session
 
@@ -84,3 +89,15 @@ def test_a_run_that_was_not_heard_of_is_starting():
     session = Session()
     session.run = RunView()
     assert session.chosen("run") == "starting"
+
+
+async def test_what_breaks_in_the_background_is_a_defect_that_is_told(monkeypatch):
+    def broken():
+        raise ZeroDivisionError("nobody foresaw this")
+
+    monkeypatch.setattr("quantui.runtime.probe.probe_hardware", broken)
+    app = QuantuiApp()
+    with pytest.raises(WorkerFailed):
+        async with app.run_test(size=(80, 24)) as pilot:
+            await wait_until(pilot, lambda: app.defect is not None)
+    assert isinstance(app.defect, ZeroDivisionError)

@@ -180,11 +180,6 @@ class Recommendation:
     notes: tuple[str, ...]
 
     @property
-    def first_ready(self) -> Choice | None:
-        """The best of the choices that quantui gets to by itself."""
-        return next((choice for choice in self.choices if choice.ready), None)
-
-    @property
     def at_once(self) -> Choice | None:
         """The best of the choices that need no checkpoint to be made first."""
         return next((choice for choice in self.choices if choice.way != "make"), None)
