@@ -34,8 +34,59 @@ class DeletionPlan:
     to_trash: bool = False
 
 
+@dataclass(frozen=True)
+class Deleting:
+    """A thing's turn has come. Bytes and files of :class:`DeletionProgress` count from here."""
+
+    item: CacheItem
+
+
+@dataclass(frozen=True)
+class DeletionProgress:
+    """So far of the thing under way: files removed, bytes on disk given back."""
+
+    item: CacheItem
+    files: int
+    freed: int
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """A thing is gone. ``freed``: bytes on disk that this gave back, counted as they went, not estimated.
+
+    ``trashed``: where it was moved to instead; nothing is freed then.
+    """
+
+    item: CacheItem
+    freed: int
+    files: int = 0
+    trashed: str = ""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A thing stayed though it was to go: ``why``. ``freed``: bytes of it that are gone all the same."""
+
+    item: CacheItem
+    why: str
+    freed: int = 0
+
+
+@dataclass(frozen=True)
+class DeletionReport:
+    """The end: what went, what stayed. ``freed``: bytes on disk, of all. ``cancelled``: the rest was not begun."""
+
+    deleted: tuple[Deleted, ...]
+    kept: tuple[Kept, ...]
+    freed: int
+    cancelled: bool = False
+
+
+DeletionEvent = Deleting | DeletionProgress | Deleted | Kept | DeletionReport
+
+
 def on_disk(items: Iterable[CacheItem]) -> int:
-    """Bytes on disk of things together, what they share counted once; parts of a thing that is there too are left out."""
+    """Bytes on disk of things together: what they share counts once, and so do parts of a thing that is there too."""
     things = outermost(items)
     claims = {claim.key: claim.allocated for item in things for claim in item.use.claims}
     return sum(item.use.alone for item in things) + sum(claims.values())
