@@ -156,28 +156,8 @@ def _run(module: str, args: argparse.Namespace | None, *, as_json: bool) -> int:
 
 def _report_defect(error: Exception, *, as_json: bool) -> int:
     """Say that quantui itself is at fault, and keep the traceback where a report can take it from."""
-    import time
-    import traceback
-
     from quantui.cli.output import print_error
-    from quantui.runtime.paths import home
+    from quantui.runtime.defects import defect
 
-    text = "".join(traceback.format_exception(error))
-    try:
-        path = home() / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"quantui {__version__}\n{text}", encoding="utf-8")
-        kept = f"The traceback is in {path}."
-    except OSError:
-        kept = f"The traceback could not be kept: {text[-1000:]}"
-    print_error(
-        QuantuiError(
-            "quantui.defect",
-            f"This is a defect of quantui: {type(error).__name__}: {error}",
-            kept,
-            "Please report it with that file.",
-            ExitCode.BUG,
-        ),
-        as_json=as_json,
-    )
+    print_error(defect(error), as_json=as_json)
     return int(ExitCode.BUG)

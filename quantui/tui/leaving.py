@@ -14,6 +14,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from quantui.domain.terminal_text import one_line
+from quantui.tui.bugs import TellsBugs
 from quantui.tui.screens.ask import Ask, Reply
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class _LeaveAsk(Ask):
     """The question of :func:`leave`."""
 
 
-class Ending(ModalScreen[None]):
+class Ending(TellsBugs, ModalScreen[None]):
     """Lets a run go, or stops it, before the app ends; says what it waits for. Escape stays in the wizard."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss", "stay")]

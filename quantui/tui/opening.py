@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def open_profile(app: QuantuiApp, path: Path) -> None:
     """Load ``path`` and go to Review with it; a broken one is told with file, line and nearest name."""
-    app.run_worker(_opened(app, path), exclusive=True, group="opening", exit_on_error=False)
+    app.run_worker(_opened(app, path), exclusive=True, group="opening")
 
 
 def ask_for_profile(app: QuantuiApp) -> None:

@@ -13,6 +13,7 @@ from textual.screen import Screen
 from textual.widgets import Input, Static
 
 from quantui.domain.terminal_text import one_line
+from quantui.tui.bugs import TellsBugs
 from quantui.tui.widgets.key_bar import KeyBar
 from quantui.tui.widgets.log_view import KEPT_LINES, LogView
 
@@ -29,7 +30,7 @@ _AT_ONCE = 500
 """Lines given to the interface at a time, so that a key never waits for a long log."""
 
 
-class LogScreen(Screen[None]):
+class LogScreen(TellsBugs, Screen[None]):
     """One of the logs in a run's folder. `[` and `]` go through them; the first shown is ``path``."""
 
     HELP = (

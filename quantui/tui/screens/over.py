@@ -11,6 +11,7 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from quantui.domain.terminal_text import one_line
+from quantui.tui.bugs import TellsBugs
 from quantui.tui.widgets.key_bar import KeyBar
 from quantui.tui.widgets.problem import Problem
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from quantui.tui.app import QuantuiApp
 
 
-class OverScreen(Screen[None]):
+class OverScreen(TellsBugs, Screen[None]):
     """Opened with a key from anywhere, left with Escape; the step below keeps its place.
 
     A subclass gives :attr:`TITLE`, a sentence in :attr:`ABOUT`, and :meth:`compose_body`.

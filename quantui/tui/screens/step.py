@@ -8,6 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
 
+from quantui.tui.bugs import TellsBugs
 from quantui.tui.steps import after, before
 from quantui.tui.widgets.key_bar import KeyBar
 from quantui.tui.widgets.problem import Problem
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from quantui.tui.session import Session
 
 
-class StepScreen(Screen[None]):
+class StepScreen(TellsBugs, Screen[None]):
     """A step of the wizard. Screens are made afresh each time they are shown: what lasts is in the session.
 
     A subclass gives :attr:`NAME`, :meth:`compose_body`, and as it needs :meth:`ready` (may the person go on?),

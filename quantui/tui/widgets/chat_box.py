@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from quantui.domain.terminal_text import sanitize
+from quantui.tui.bugs import TellsBugs
 from quantui.tui.talk import Talk, Turn, speed_words
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class ChatInput(Input):
             box.query_one("#talk").focus()
 
 
-class ChatBox(Vertical):
+class ChatBox(TellsBugs, Vertical):
     """Shows a :class:`Talk` and adds to it. :meth:`connect` says where the model is."""
 
     DEFAULT_CSS = """
