@@ -1,0 +1,123 @@
+"""Everything that takes disk, from all its sources: what each thing is, what it takes, who uses it.
+
+Sources that answer at once come first; processes and profiles are looked up last, and what they use is given
+again. A later item with the same path replaces the earlier one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantui.domain.caches.items import CacheDisk, CacheItem, Kind, ScanProblem
+from quantui.runtime.caches.artifact_items import artifact_items
+from quantui.runtime.caches.engine_items import engine_items
+from quantui.runtime.caches.run_items import run_items
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from quantui.runtime.caches.tree_items import Found
+
+
+def never() -> bool:
+    """Nobody stops it."""
+    return False
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All that :func:`scan` gave: items by path in the order they were found, problems, and the file systems."""
+
+    items: Mapping[str, CacheItem]
+    problems: tuple[ScanProblem, ...]
+    disks: tuple[CacheDisk, ...]
+
+
+def hub_items(stop: Callable[[], bool]) -> Iterator[Found]:
+    """What the Hub caches hold."""
+    from quantui.runtime.caches import hub_scan
+    from quantui.runtime.caches.roots import hub_roots
+
+    for root in hub_roots():
+        if stop():
+            return
+        yield from hub_scan.hub_items(root)
+
+
+_SOURCES: tuple[tuple[frozenset[Kind], Callable[[Callable[[], bool]], Iterator[Found]]], ...] = (
+    (frozenset({Kind.MERGED, Kind.QUANTIZED, Kind.UNFINISHED, Kind.BROKEN}), artifact_items),
+    (frozenset({Kind.HUB, Kind.REVISION, Kind.INCOMPLETE}), hub_items),
+    (frozenset({Kind.RUN}), run_items),
+    (frozenset({Kind.ENGINE, Kind.UNFINISHED}), engine_items),
+)
+"""The kinds that a source may give, and the source; the quick ones first."""
+
+
+def scan(
+    *, kinds: Collection[Kind] | None = None, stop: Callable[[], bool] = never
+) -> Iterator[Found]:
+    """Every thing of ``kinds`` (None: all) and every problem, as they are found; ends early once ``stop()``.
+
+    A later item with the same path replaces the earlier one: it then also says who uses it.
+    """
+    wanted = frozenset(Kind) if kinds is None else frozenset(kinds)
+    known: dict[str, CacheItem] = {}
+    for given, source in _SOURCES:
+        if not given & wanted:
+            continue
+        for found in source(stop):
+            if stop():
+                return
+            if isinstance(found, CacheItem):
+                if found.kind not in wanted:
+                    continue
+                known[found.path] = found
+            yield found
+    yield from _used(known, stop)
+
+
+def _used(known: Mapping[str, CacheItem], stop: Callable[[], bool]) -> Iterator[CacheItem]:
+    """The items that running processes use, with them."""
+    from quantui.runtime.caches.processes import process_uses
+
+    uses = process_uses()
+    for item in known.values():
+        if stop():
+            return
+        users = uses.of(item.path, (item.name,) if item.kind is Kind.HUB else ())
+        if users:
+            yield replace(item, users=(*item.users, *users))
+
+
+def collect(
+    *, kinds: Collection[Kind] | None = None, stop: Callable[[], bool] = never
+) -> Inventory:
+    """What :func:`scan` gives, all at once."""
+    items: dict[str, CacheItem] = {}
+    problems: list[ScanProblem] = []
+    for found in scan(kinds=kinds, stop=stop):
+        if isinstance(found, CacheItem):
+            items[found.path] = found
+        else:
+            problems.append(found)
+    return Inventory(items, tuple(problems), cache_disks())
+
+
+def cache_disks() -> tuple[CacheDisk, ...]:
+    """The file systems of the known roots, each once."""
+    from quantui.runtime.caches.roots import known_roots
+
+    found: dict[int, CacheDisk] = {}
+    for root in known_roots():
+        with contextlib.suppress(OSError, StopIteration):
+            folder = Path(root.path)
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            device = there.stat().st_dev
+            usage = shutil.disk_usage(there)
+            before = found[device].roots if device in found else ()
+            found[device] = CacheDisk(device, (*before, str(root.path)), usage.free, usage.total)
+    return tuple(found.values())
