@@ -114,7 +114,8 @@ class CacheItem:
     ``made_at``: seconds since the epoch, None: unknown. ``made_from``: what it was made from, in words, e.g.
     ``("owner/llama @ 1a2b3c4d", "adapter ./lora")``. ``profiles``: files of profiles that use it. ``users``:
     processes that use it now. ``keep``: why quantui does not delete it; "" where it may. ``trashable``: it can be
-    moved away and back. ``detached``: a revision that no branch or tag names.
+    moved away and back. ``detached``: a revision that no branch or tag names. ``stamp``: tells whether it is still what
+    was looked at (measuring.Stamp as a tuple); () where nothing was noted.
     """
 
     kind: Kind
@@ -134,6 +135,7 @@ class CacheItem:
     trashable: bool = False
     detached: bool = False
     files: int = 0
+    stamp: tuple[int, ...] = ()
 
     @property
     def busy(self) -> bool:

@@ -18,20 +18,22 @@ BLOCK = 512
 """Bytes of a block of ``st_blocks``, whatever the file system's own (stat(2))."""
 
 _MOST_PROBLEMS = 20
+_MARK_BITS = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """Tells whether a tree is still what was measured. Reading changes nothing of it.
+    """Tells whether a tree is still what was measured. Neither reading it nor renaming its top changes anything of it.
 
-    ``device`` and ``inode`` of the top (0: it was not there), the number of ``entries`` below it, and the newest
-    change of any of them in nanoseconds since the epoch (st_ctime_ns).
+    ``device`` and ``inode`` of the top (0: it was not there), the number of ``entries`` below it, and a ``mark`` that
+    sums up the inode, the length and the time of writing (st_mtime_ns) of each, links' targets left alone. Times of
+    change (st_ctime) say nothing here: deleting a hard link elsewhere moves them.
     """
 
     device: int = 0
     inode: int = 0
     entries: int = 0
-    newest: int = 0
+    mark: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
     Links count as themselves and are not followed; what is mounted below is left out and told; what cannot be read
     is told in ``problems``; what vanishes meanwhile is left out. ``stop`` ends it early with what was counted.
     """
-    above, name = os.path.split(os.path.abspath(path))  # noqa: PTH100, PTH206 - paths are text here
+    above, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - paths are text here
     top = os.path.join(os.path.realpath(above), name)  # noqa: PTH118
     table = mounts()
     counted = Blocks(reflinks=table.kind_at(top) in SHARING)
@@ -128,7 +130,9 @@ def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
     counted.add(status, top)
     device, inode = status.st_dev, status.st_ino
     is_folder = stat.S_ISDIR(status.st_mode)
-    newest, entries, files = status.st_ctime_ns, 0, int(not is_folder)
+    # Renaming the top may touch its own times; a file that is its own top has no entries to tell of it.
+    mark = 0 if is_folder else _mark(status)
+    entries, files = 0, int(not is_folder)
     changed, used = status.st_mtime, max(status.st_mtime, 0.0 if is_folder else status.st_atime)
     problems: list[ScanProblem] = []
     folders = [top] if is_folder else []
@@ -157,13 +161,19 @@ def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
                     entries += 1
                     counted.add(status, entry.path)
                     changed = max(changed, status.st_mtime)
-                    newest = max(newest, status.st_ctime_ns)
+                    mark += _mark(status)
         except FileNotFoundError:
             continue
         except OSError as error:
             problems.append(unread(folder, error))
-    stamp = Stamp(device, inode, entries, newest)
+    stamp = Stamp(device, inode, entries, mark & _MARK_BITS)
     return Tree(counted.use(), files, max(used, changed), changed, _few(path, problems), stamp)
+
+
+def _mark(status: os.stat_result) -> int:
+    """A number that another content, place or time of writing makes another; a folder's length is nobody's business."""
+    length = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return hash((status.st_ino, length, status.st_mtime_ns))
 
 
 def unread(path: str, error: Exception) -> ScanProblem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ def tree_item(
     yield from tree.problems
     known.setdefault("used_at", tree.used_at)
     known.setdefault("files", tree.files)
+    known.setdefault("stamp", astuple(tree.stamp))
     yield CacheItem(kind, name or path.name, str(path), str(root), tree.use, **known)
 
 
