@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from quantui.domain.caches.made_from import MadeFrom
     from quantui.domain.draft import Draft
     from quantui.domain.fitting.calibration import Expectation
     from quantui.domain.memory import MemoryEstimate
@@ -116,7 +117,7 @@ class MergeStep:
     ``job`` is the merge worker's, without ``out`` and ``device``; ``bytes`` what the result will take.
     ``path`` is where it will be: the artifact's place, or with ``to_folder`` a folder of the user's.
     ``command`` and ``options`` are the words after ``quantui`` that do the same by hand: what is merged,
-    and how.
+    and how. ``made_from`` is kept in the result's record.
     """
 
     kind: ClassVar[str] = "merge"
@@ -133,6 +134,7 @@ class MergeStep:
     to_folder: bool = False
     command: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    made_from: MadeFrom | None = None
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,11 @@ class QuantizeStep:
     """Make a quantized checkpoint and prove it. ``devices`` (``cuda:0``, ``cpu``) are tried in order.
 
     ``job`` is the producer's, without ``out``, ``device`` and ``reference``; ``bytes`` what the result will take.
-    ``path``, ``to_folder``, ``command`` and ``options`` are as in :class:`MergeStep`. ``reference`` measures the
-    16-bit model (None: it cannot be held here, and the plan's notices say so); ``proof`` loads the result, in
-    ``proof_runtime`` (words for a person; ``why_not_vllm`` where that is not vLLM), its job without ``model``,
-    ``reference`` and ``device``, which is ``proof_device``, or where the result was made. ``max_loss`` is the most
-    that perplexity may grow, as a fraction; None: ten times the base's counts as broken, and nothing less.
+    ``path``, ``to_folder``, ``command``, ``options`` and ``made_from`` are as in :class:`MergeStep`. ``reference``
+    measures the 16-bit model (None: it cannot be held here, and the plan's notices say so); ``proof`` loads the
+    result, in ``proof_runtime`` (words for a person; ``why_not_vllm`` where that is not vLLM), its job without
+    ``model``, ``reference`` and ``device``, which is ``proof_device``, or where the result was made. ``max_loss`` is
+    the most that perplexity may grow, as a fraction; None: ten times the base's counts as broken, and nothing less.
     """
 
     kind: ClassVar[str] = "quantize"
@@ -176,6 +178,7 @@ class QuantizeStep:
     to_folder: bool = False
     command: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    made_from: MadeFrom | None = None
 
 
 def alone_on(device: str) -> tuple[str, dict[str, str]]:

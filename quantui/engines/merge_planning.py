@@ -7,6 +7,7 @@ import re
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from quantui.domain.caches.made_from import Ingredient, MadeFrom
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.four_bit import sixteen_bit_base
 from quantui.domain.models import DTYPE_BITS
@@ -87,7 +88,25 @@ def merge_step(
         to_folder=out is not None,
         command=_command(draft, facts, out),
         options=_options(draft),
+        made_from=made_from(draft, facts, (*_command(draft, facts, None), *_options(draft))),
     )
+
+
+def made_from(draft: Draft, facts: Facts, command: tuple[str, ...]) -> MadeFrom:
+    """What the record of a result says of its base and adapters; ``command``: the words that make it again."""
+    return MadeFrom(
+        _ingredient(facts.model),
+        tuple(
+            _ingredient(adapter, weight)
+            for adapter, weight in zip(facts.adapters, _weights(draft, facts.adapters), strict=True)
+        ),
+        tuple(word for word in command if word != "--recreate"),
+    )
+
+
+def _ingredient(spec: ModelSpec | AdapterSpec, weight: float = 1.0) -> Ingredient:
+    folder = spec.path if spec.source == "folder" else None
+    return Ingredient(spec.ref, spec.revision, folder, spec.weight_bytes, weight)
 
 
 def merge_inputs(

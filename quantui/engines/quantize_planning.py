@@ -12,7 +12,13 @@ from quantui.domain.plan import ArtifactKey, QuantizeStep, WorkerCall
 from quantui.domain.producing.estimates import preflight, require_room, told
 from quantui.domain.producing.memory import Room
 from quantui.domain.producing.producers import makings, producers
-from quantui.engines.merge_planning import merge_inputs, merged_bytes, model_name, source_of
+from quantui.engines.merge_planning import (
+    made_from,
+    merge_inputs,
+    merged_bytes,
+    model_name,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,6 +113,7 @@ def quantize_step(
         to_folder=out is not None,
         command=_command(facts, chosen, out),
         options=_options(draft),
+        made_from=made_from(draft, facts, (*_command(facts, chosen, None), *_options(draft))),
     )
 
 

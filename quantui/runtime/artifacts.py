@@ -26,6 +26,7 @@ from quantui.runtime.paths import artifacts_dir
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from quantui.domain.caches.made_from import MadeFrom
     from quantui.domain.plan import ArtifactKey
 
 RECORD = "quantui.json"
@@ -43,6 +44,17 @@ class Artifact:
 
     path: Path
     record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How an artifact can be had again: from what, and the ``seconds`` that making and proving it took.
+
+    None: nobody measured it, as where an earlier try had made a part.
+    """
+
+    made_from: MadeFrom | None = None
+    seconds: float | None = None
 
 
 class ArtifactStore:
@@ -102,10 +114,12 @@ class ArtifactStore:
     def _leftovers(self, key: ArtifactKey) -> list[Path]:
         return list(self.root.glob(f"{key.folder}.staged*"))
 
-    def commit(self, key: ArtifactKey, staged: Path, made: dict[str, Any]) -> Artifact:
+    def commit(
+        self, key: ArtifactKey, staged: Path, made: dict[str, Any], origin: Origin | None = None
+    ) -> Artifact:
         """Write ``quantui.json`` into ``staged`` and rename it into its place, replacing an older one."""
         final = self.path_of(key)
-        record = write_record(staged, key, made)
+        record = write_record(staged, key, made, origin)
         if final.exists():
             old = final.with_name(f"{key.folder}.staged-old")
             shutil.rmtree(old, ignore_errors=True)
@@ -125,8 +139,11 @@ class ArtifactStore:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def write_record(folder: Path, key: ArtifactKey, made: dict[str, Any]) -> dict[str, Any]:
+def write_record(
+    folder: Path, key: ArtifactKey, made: dict[str, Any], origin: Origin | None = None
+) -> dict[str, Any]:
     """Write ``quantui.json`` into ``folder``, which is whole; gives what it holds."""
+    origin = origin or Origin()
     record = {
         "format": _FORMAT,
         "kind": key.kind,
@@ -136,6 +153,8 @@ def write_record(folder: Path, key: ArtifactKey, made: dict[str, Any]) -> dict[s
         "created": time.time(),
         "files": file_sizes(folder),
         "made": made,
+        "made_from": None if origin.made_from is None else origin.made_from.to_dict(),
+        "seconds": None if origin.seconds is None else round(origin.seconds, 1),
     }
     write_whole(folder / RECORD, record)
     return record

@@ -18,6 +18,7 @@ from quantui.domain.plan import MergeStep
 from quantui.runtime.artifacts import (
     Artifact,
     ArtifactStore,
+    Origin,
     allocated_bytes,
     exclusive,
     note_inputs,
@@ -50,7 +51,7 @@ class Place(Protocol):
     def staged(self) -> Path:
         """What :meth:`stage` gives, whether it is there or not."""
 
-    def commit(self, staged: Path, made: dict[str, Any]) -> Artifact:
+    def commit(self, staged: Path, made: dict[str, Any], origin: Origin) -> Artifact:
         """Put what the worker wrote into its place."""
 
     def set_aside(self, record: dict[str, Any]) -> Path:
@@ -87,9 +88,9 @@ class ArtifactPlace:
         """``NAME.staged``."""
         return self._store.staged_of(self._key)
 
-    def commit(self, staged: Path, made: dict[str, Any]) -> Artifact:
+    def commit(self, staged: Path, made: dict[str, Any], origin: Origin) -> Artifact:
         """Write its record and rename it."""
-        return self._store.commit(self._key, staged, made)
+        return self._store.commit(self._key, staged, made, origin)
 
     def set_aside(self, record: dict[str, Any]) -> Path:
         """``NAME.broken``, which is never found."""
@@ -167,11 +168,11 @@ class FolderPlace:
         note_inputs(self._lock, self._inputs)
         return self.staged()
 
-    def commit(self, staged: Path, made: dict[str, Any]) -> Artifact:
+    def commit(self, staged: Path, made: dict[str, Any], origin: Origin) -> Artifact:
         """Give it its name; the record of a merge is ``merge_proof.json``, which has it already."""
         record: dict[str, Any] = {"made": made}
         if self._proven_later:
-            record = write_record(staged, self._key, made)
+            record = write_record(staged, self._key, made, origin)
             check_can_make(self._path, subject=_subject(self._proven_later))
             staged.rename(self._path)
         self._forget()

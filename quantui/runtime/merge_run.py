@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from quantui.domain.errors import QuantuiError
 from quantui.domain.events import Notice, RunEvent, StepFailed, StepReused, StepStarted
 from quantui.domain.plan import alone_on
+from quantui.runtime.artifacts import Origin
 from quantui.runtime.device_cascade import NEXT_DEVICE, over_devices
 from quantui.runtime.making_places import place_of
 from quantui.runtime.os_errors import os_error
@@ -67,6 +68,7 @@ def _merge_on(
         left = place.unfinished()
         raise kept(caught, left, step) if left and left.goes_on else caught from None
     name, environment = alone_on(device)
+    began = time.monotonic()
     job = {**step.job, "out": str(staged), "device": name}
     try:
         result = yield from run_worker(context, step.id, step.argv, job, env=environment)
@@ -74,7 +76,9 @@ def _merge_on(
         # The worker may have ended on the CPU; its cuda:0 is the device of NVML's number that it was given.
         if result.get("device") != "cpu":
             result["device"] = device
-        return place.commit(staged, result)
+        # What an earlier try had merged is not in the time of this one.
+        seconds = None if result.get("resumed_shards") else time.monotonic() - began
+        return place.commit(staged, result, Origin(step.made_from, seconds))
     except (QuantuiError, OSError) as caught:
         error = os_error(caught) if isinstance(caught, OSError) else caught
         left = place.unfinished()

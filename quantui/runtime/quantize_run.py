@@ -24,7 +24,7 @@ from quantui.domain.events import (
 from quantui.domain.formatting import format_bytes
 from quantui.domain.plan import alone_on
 from quantui.domain.producing.verdict import Verdict, judge
-from quantui.runtime.artifacts import UNPROVEN, allocated_bytes
+from quantui.runtime.artifacts import UNPROVEN, Origin, allocated_bytes
 from quantui.runtime.device_cascade import over_devices
 from quantui.runtime.making_places import place_of
 from quantui.runtime.os_errors import os_error
@@ -61,6 +61,7 @@ def run_quantize(
             refuse_recorded_loss(found, step)
             return {**found.record["made"], "reused": True, "path": str(found.path)}
         yield StepStarted(at=time.time(), step=step.id, detail=step.devices[0])
+        began: float | None = time.monotonic()
         reference = yield from measured_reference(context, step)
         produced = None
         if not step.recreate:
@@ -72,7 +73,8 @@ def run_quantize(
         else:
             text = f"Made before and not proven yet: {place.staged()}. It goes on with the proof."
             yield Notice(at=time.time(), step=step.id, level="info", text=text)
-        made = yield from _prove(context, step, place, reference, produced)
+            began = None
+        made = yield from _prove(context, step, place, reference, produced, began)
     yield from _figures(made.record["made"])
     return {**made.record["made"], "reused": False, "path": str(made.path)}
 
@@ -110,8 +112,12 @@ def _prove(
     place: Place,
     reference: Reference | None,
     produced: dict[str, Any],
+    began: float | None,
 ) -> Generator[RunEvent, None, Artifact]:
-    """Load what was made, measure it, and give it its place if it passes."""
+    """Load what was made, measure it, and give it its place if it passes.
+
+    ``began``: when the making did, by the monotonic clock; None where an earlier try made it.
+    """
     staged = place.staged()
     yield StepPhase(at=time.time(), step=step.id, phase=f"proof in {step.proof_runtime}")
     about = {
@@ -145,7 +151,8 @@ def _prove(
         )
         about |= {"proof": proof, "loss": verdict.loss}
         if not verdict.why:
-            made = place.commit(staged, about)
+            seconds = None if began is None else time.monotonic() - began
+            made = place.commit(staged, about, Origin(step.made_from, seconds))
             (made.path / UNPROVEN).unlink(missing_ok=True)
             return made
     except (QuantuiError, OSError) as caught:
