@@ -38,7 +38,9 @@ def unknown_key(
     else:
         fix = f"Known here: {', '.join(known)}."
     return QuantuiError(
-        "profile.unknown-key", f"{name}{_line(text, parents, key)}: unknown key `{path}`.", fix=fix
+        "profile.unknown-key",
+        f"{name}{line_of(text, parents, key)}: unknown key `{path}`.",
+        fix=fix,
     )
 
 
@@ -46,7 +48,7 @@ def secret_key(name: str, text: str, parents: tuple[str, ...], key: str) -> Quan
     """``key`` would hold a secret."""
     return QuantuiError(
         "profile.secret",
-        f"{name}{_line(text, parents, key)}: `{key}` would put a secret into the profile.",
+        f"{name}{line_of(text, parents, key)}: `{key}` would put a secret into the profile.",
         "Profiles are shared and committed.",
         "Name the environment variable that holds the key in `serve.api_key_env`; "
         "a Hub token goes into HF_TOKEN.",
@@ -66,14 +68,14 @@ def wrong_value(
     path = ".".join((*parents, key))
     return QuantuiError(
         f"profile.{code}",
-        f"{name}{_line(text, parents, key)}: `{path}` {message}.",
+        f"{name}{line_of(text, parents, key)}: `{path}` {message}.",
         fix=fix,
         exit_code=ExitCode.BAD_INPUT,
     )
 
 
-def _line(text: str, parents: tuple[str, ...], key: str) -> str:
-    """`` line N`` where ``key`` is set below the table ``parents``, or nothing when it is not seen.
+def line_of(text: str, parents: tuple[str, ...], key: str) -> str:
+    """`` line N`` of TOML where ``key`` is set below the table ``parents``, or nothing when it is not seen.
 
     A key of an inline table is on the line of that table.
     """
@@ -94,4 +96,4 @@ def _line(text: str, parents: tuple[str, ...], key: str) -> str:
             left = tuple(part.strip(" \"'") for part in line.partition("=")[0].split("."))
             if "=" in line and (*table, *left)[: len(wanted)] == wanted:
                 return f" line {number}"
-    return _line(text, parents[:-1], parents[-1]) if parents else ""
+    return line_of(text, parents[:-1], parents[-1]) if parents else ""

@@ -38,6 +38,19 @@ KV_DTYPES = {
 
 _WHOLE = re.compile(r"\d{1,15}(?:_\d{3})*", re.ASCII)
 _SUFFIXED = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([kKmM])", re.ASCII)
+_SIZED = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([A-Za-z]*)", re.ASCII)
+_SIZES: dict[str, int] = {
+    letter + suffix: int(base**power)
+    for power, letter in enumerate("kmgtp", 1)
+    for suffix, base in (("", 1000), ("b", 1000), ("ib", 1024))
+} | {"b": 1}
+_AGES = {
+    **dict.fromkeys(("h", "hour", "hours"), 3600),
+    **dict.fromkeys(("d", "day", "days"), 86400),
+    **dict.fromkeys(("w", "week", "weeks"), 7 * 86400),
+    **dict.fromkeys(("m", "mo", "month", "months"), 30 * 86400),
+    **dict.fromkeys(("y", "year", "years"), 365 * 86400),
+}
 _FACTORS = {"k": 10**3, "m": 10**6, "K": 2**10, "M": 2**20}
 _VERSION = re.compile(
     r"v?(\d{1,4}\.\d{1,4}(?:\.\d{1,6}){0,2})(?:\.x|((?:(?:rc|a|b|\.?post|\.?dev)\d+)*)(?:\+[A-Za-z0-9.]{1,40})?)",
@@ -119,6 +132,34 @@ def version(option: str, text: str) -> str:
     if match:
         return match[1] + (match[2] or "")
     raise bad_value(option, text, "It takes a version of vLLM.", f"For example {option} 0.32.0.")
+
+
+def data_size(option: str, text: str) -> int:
+    """Bytes: ``200GB`` and ``200G`` (10^9), ``200GiB`` (2^30); the letters may be small."""
+    found = _SIZED.fullmatch(text.strip())
+    factor = _SIZES.get(found[2].lower()) if found else None
+    if found and factor:
+        return round(float(found[1]) * factor)
+    raise bad_value(
+        option,
+        text,
+        "It takes a number of bytes with its unit.",
+        f"For example {option} 200GB (10^9 bytes each), {option} 200GiB (2^30) or {option} 500MB.",
+    )
+
+
+def age(option: str, text: str) -> float:
+    """Seconds: ``12h``, ``30d``, ``2w``, ``6m`` (months of 30 days), ``1y`` (of 365 days)."""
+    found = _SIZED.fullmatch(text.strip())
+    factor = _AGES.get(found[2].lower()) if found else None
+    if found and factor:
+        return float(found[1]) * factor
+    raise bad_value(
+        option,
+        text,
+        "It takes a time: a number with h, d, w, m (months) or y.",
+        f"For example {option} 30d, {option} 2w or {option} 6m.",
+    )
 
 
 def choice(option: str, text: str, known: Mapping[str, str]) -> str:
