@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.draft import Option, option, options_of
@@ -20,6 +19,7 @@ from quantui.runtime.paths import home
 
 if TYPE_CHECKING:
     import dataclasses
+    from pathlib import Path
 
 _MOST_DAYS = 3650
 _LARGEST_FILE = 1 << 20
