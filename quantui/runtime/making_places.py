@@ -26,7 +26,7 @@ from quantui.runtime.artifacts import (
     require_room,
     write_record,
 )
-from quantui.runtime.unfinished import OUT, Unfinished, unfinished_at
+from quantui.runtime.unfinished import OUT, SET_ASIDE, Unfinished, unfinished_at
 from quantui.runtime.unproven import BROKEN, UNPROVEN_FOLDER, is_set_aside, set_aside
 
 if TYPE_CHECKING:
@@ -182,6 +182,7 @@ class FolderPlace:
         """``FOLDER.broken``."""
         moved = set_aside(self.staged(), self._beside(BROKEN), record)
         self._forget()
+        note_inputs(self._lock, {SET_ASIDE: str(moved)})
         return moved
 
     def discard(self) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 OUT = "out"
 """In a lock file of the store: the user's folder that it stands for."""
 
+SET_ASIDE = "set aside"
+"""In such a lock file, once the result did not pass its proof: the folder that it was moved to."""
+
 _RECIPE = "recipe"
 """The input that only a quantized artifact has."""
 

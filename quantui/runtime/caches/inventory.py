@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.domain.caches.items import CacheDisk, CacheItem, Kind, ScanProblem
+from quantui.runtime import paths
 from quantui.runtime.caches.artifact_items import artifact_items
+from quantui.runtime.caches.compiled_items import compiled_items, package_items
 from quantui.runtime.caches.engine_items import engine_items
-from quantui.runtime.caches.run_items import run_items
+from quantui.runtime.caches.folder_items import folder_items
+from quantui.runtime.caches.own_items import demo_items, measured_items
+from quantui.runtime.caches.run_items import defect_items, run_items
+from quantui.runtime.caches.tree_items import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-
-    from quantui.runtime.caches.tree_items import Found
+    from collections.abc import Collection, Mapping
 
 
 def never() -> bool:
@@ -48,13 +52,29 @@ def hub_items(stop: Callable[[], bool]) -> Iterator[Found]:
         yield from hub_scan.hub_items(root)
 
 
-_SOURCES: tuple[tuple[frozenset[Kind], Callable[[Callable[[], bool]], Iterator[Found]]], ...] = (
+def folders_added(stop: Callable[[], bool]) -> Iterator[Found]:
+    """Models and adapters in the folders that the user added, but for those that another source gives."""
+    from quantui.runtime.caches.roots import hub_roots
+
+    own = (paths.artifacts_dir(), paths.engines_dir(), paths.home() / "demo", *hub_roots())
+    return folder_items(stop, elsewhere=[str(root) for root in own])
+
+
+_Source = Callable[[Callable[[], bool]], Iterator[Found]]
+
+_SOURCES: tuple[tuple[frozenset[Kind], _Source], ...] = (
     (frozenset({Kind.MERGED, Kind.QUANTIZED, Kind.UNFINISHED, Kind.BROKEN}), artifact_items),
     (frozenset({Kind.HUB, Kind.REVISION, Kind.INCOMPLETE}), hub_items),
+    (frozenset({Kind.MEASURED}), measured_items),
+    (frozenset({Kind.MEASURED, Kind.UNFINISHED}), demo_items),
+    (frozenset({Kind.RUN}), defect_items),
+    (frozenset({Kind.FOLDER}), folders_added),
     (frozenset({Kind.RUN}), run_items),
-    (frozenset({Kind.ENGINE, Kind.UNFINISHED}), engine_items),
+    (frozenset({Kind.COMPILED}), compiled_items),
+    (frozenset({Kind.ENGINE, Kind.UNFINISHED, Kind.RUN}), engine_items),
+    (frozenset({Kind.PACKAGES}), package_items),
 )
-"""The kinds that a source may give, and the source; the quick ones first."""
+"""The kinds that a source may give, and the source: those with few files first, uv's 100,000 last."""
 
 
 def scan(

@@ -50,7 +50,12 @@ def known_roots() -> tuple[Root, ...]:
 
 
 def compiled_roots() -> tuple[Path, ...]:
-    """Folders of compiled kernels and graphs that exist, each once.
+    """Folders of compiled kernels and graphs that exist, each once."""
+    return tuple(path for _, path in compiled_places())
+
+
+def compiled_places() -> tuple[tuple[str, Path], ...]:
+    """The same, with whose they are: ``vllm``, ``triton``, ``inductor``, ``extensions``, ``flashinfer``.
 
     vLLM: ``VLLM_CACHE_ROOT`` (vllm/envs.py). Triton: ``TRITON_CACHE_DIR`` or ``~/.triton/cache``
     (triton/runtime/cache.py). torch: ``TORCHINDUCTOR_CACHE_DIR`` or ``torchinductor_USER`` in the folder of temporary
@@ -61,13 +66,17 @@ def compiled_roots() -> tuple[Path, ...]:
     cache, home = _user_cache(), Path.home()
     inductor = Path(tempfile.gettempdir()) / f"torchinductor_{_user_name()}"
     places = (
-        _given("VLLM_CACHE_ROOT") or cache / "vllm",
-        _given("TRITON_CACHE_DIR") or home / ".triton" / "cache",
-        _given("TORCHINDUCTOR_CACHE_DIR") or inductor,
-        _given("TORCH_EXTENSIONS_DIR") or cache / "torch_extensions",
-        (_given("FLASHINFER_WORKSPACE_BASE") or home) / ".cache" / "flashinfer",
+        ("vllm", _given("VLLM_CACHE_ROOT") or cache / "vllm"),
+        ("triton", _given("TRITON_CACHE_DIR") or home / ".triton" / "cache"),
+        ("inductor", _given("TORCHINDUCTOR_CACHE_DIR") or inductor),
+        ("extensions", _given("TORCH_EXTENSIONS_DIR") or cache / "torch_extensions"),
+        ("flashinfer", (_given("FLASHINFER_WORKSPACE_BASE") or home) / ".cache" / "flashinfer"),
     )
-    return _each_once(path for path in places if _is_folder(path))
+    found: dict[Path, str] = {}
+    for name, path in places:
+        if _is_folder(path):
+            found.setdefault(Path(os.path.realpath(path)), name)
+    return tuple((name, path) for path, name in found.items())
 
 
 def package_roots() -> tuple[Path, ...]:

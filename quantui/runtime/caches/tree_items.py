@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.caches.items import CacheItem, Kind, ScanProblem
+from quantui.runtime.caches.measuring import measure_tree, never
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TRASH = ".quantui-trash"
 """Where a root keeps what was moved away."""
@@ -24,17 +25,17 @@ def tree_item(
     root: Path,
     *,
     name: str = "",
+    stop: Callable[[], bool] | None = None,
     **known: Any,  # noqa: ANN401 - fields of CacheItem
 ) -> Iterator[Found]:
     """The item of a folder or file, measured now; before it what could not be read of it.
 
-    ``known``: fields of :class:`CacheItem` that its source can tell. Nothing is given for what is gone.
+    ``known``: fields of :class:`CacheItem` that its source can tell. Nothing is given for what is gone, or where
+    ``stop()`` ended the measuring.
     """
-    from quantui.runtime.caches.measuring import measure_tree
-
-    if not os.path.lexists(path):
+    tree = measure_tree(str(path), stop=stop or never)
+    if not tree.stamp.inode or (stop is not None and stop()):
         return
-    tree = measure_tree(str(path))
     yield from tree.problems
     known.setdefault("used_at", tree.used_at)
     known.setdefault("files", tree.files)
