@@ -119,8 +119,12 @@ def plan_deletion(
     """
     goes: list[CacheItem] = []
     stays: list[Staying] = []
+    # Only these are asked for below, once for each chosen repository.
+    parts_in_use = {
+        path: item for path, item in everything.items() if item.parent is not None and item.users
+    }
     for item in outermost(chosen):
-        why = stays_because(item, everything, to_trash=to_trash)
+        why = stays_because(item, parts_in_use, to_trash=to_trash)
         if why:
             stays.append(Staying(item, why))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 
 class Kind(StrEnum):
@@ -66,12 +67,13 @@ class DiskUse:
     alone: int = 0
     claims: tuple[Claim, ...] = ()
 
-    @property
+    # Cached: an engine has tens of thousands of claims, and every row that is drawn asks.
+    @cached_property
     def on_disk(self) -> int:
         """Bytes on disk of everything in it, each inode once."""
         return self.alone + sum(claim.allocated for claim in self.claims)
 
-    @property
+    @cached_property
     def frees(self) -> int:
         """Bytes on disk that deleting this thing alone gives back."""
         return self.alone + sum(one.allocated for one in self.claims if one.here >= one.needed)
