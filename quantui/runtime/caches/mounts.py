@@ -46,11 +46,11 @@ def read_mounts(table: bytes) -> Mounts:
     return Mounts(kinds)
 
 
-def mounts() -> Mounts:
-    """The mounts that this process sees, at most a second old; none where there is no ``/proc``."""
+def mounts(*, fresh: bool = False) -> Mounts:
+    """The mounts that this process sees, at most a second old or ``fresh``; none where there is no ``/proc``."""
     now = time.monotonic()
     known = _known.get("")
-    if known is None or now - known[0] > _FRESH:
+    if fresh or known is None or now - known[0] > _FRESH:
         try:
             table = Path("/proc/self/mountinfo").read_bytes()
         except OSError:

@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import stat
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,19 @@ def process_uses() -> ProcessUses:
     _look_at_runs(uses)
     uses.settle()
     return uses
+
+
+def recent_uses() -> ProcessUses:
+    """What :func:`process_uses` gives, at most a second old: for refusing early, before the look that decides."""
+    now = time.monotonic()
+    if not _recent or now - _recent[0][0] > _RECENT_S:
+        uses = process_uses()
+        _recent[:] = [(time.monotonic(), uses)]
+    return _recent[0][1]
+
+
+_RECENT_S = 1.0
+_recent: list[tuple[float, ProcessUses]] = []
 
 
 def _keep(found: dict[int, _Seen], seen: _Seen) -> None:

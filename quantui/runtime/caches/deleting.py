@@ -1,0 +1,120 @@
+"""Carries out a plan of deletion, thing by thing, and tells what happens as it does.
+
+Right before its turn each thing is looked at again: what has changed, is being made or is in use stays, and the next
+one goes on. Hub caches go through huggingface_hub, all else through the trash of its root.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from quantui.domain.caches.deletion import (
+    Deleted,
+    Deleting,
+    DeletionEvent,
+    DeletionPlan,
+    DeletionReport,
+    Kept,
+)
+from quantui.domain.caches.items import CacheItem, Kind
+from quantui.domain.errors import QuantuiError
+from quantui.runtime.caches.measuring import never
+from quantui.runtime.caches.places import Place, known_place
+from quantui.runtime.caches.tree_deleting import delete_tree, empty_trashed, tidy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_OF_HUB = {Kind.HUB, Kind.REVISION, Kind.INCOMPLETE}
+
+_Placed = tuple[CacheItem, Place]
+
+
+def delete(plan: DeletionPlan, *, cancelled: Callable[[], bool] = never) -> Iterator[DeletionEvent]:
+    """Carry ``plan`` out. Events as they happen: for each thing Deleting, DeletionProgress, Deleted or Kept.
+
+    The last event is the DeletionReport. What cannot be deleted is kept with the reason; ``cancelled`` is asked
+    between any two files, and what it leaves half deleted is told as kept, and no longer taken for what it was.
+    Stopping to take events stops the deletion the same way. Raises ``cache.outside`` (exit code 2) at once, before
+    anything is touched, where a thing does not lie below a known root.
+    """
+    placed = [(item, known_place(item.path, item.root)) for item in plan.goes]
+    return _carried_out(plan, placed, cancelled)
+
+
+def _carried_out(
+    plan: DeletionPlan, placed: Sequence[_Placed], cancelled: Callable[[], bool]
+) -> Iterator[DeletionEvent]:
+    batch = secrets.token_hex(8)
+    deleted: list[Deleted] = []
+    kept: list[Kept] = []
+    stopped = False
+    for group in _turns(placed):
+        if cancelled():
+            stopped = True
+            break
+        ended: set[str] = set()
+        try:
+            for event in _of_group(group, plan.to_trash, batch, cancelled):
+                if isinstance(event, Deleted | Kept):
+                    ended.add(event.item.path)
+                    (deleted if isinstance(event, Deleted) else kept).append(event)  # type: ignore[arg-type]
+                yield event
+        except (QuantuiError, OSError) as error:
+            for item, _ in group:
+                if item.path not in ended:
+                    one = Kept(item, told(error))
+                    kept.append(one)
+                    yield one
+    for root in {place.root for _, place in placed}:
+        tidy(root)
+    freed = sum(one.freed for one in deleted) + sum(one.freed for one in kept)
+    cut = stopped or (cancelled() and len(deleted) + len(kept) < len(placed))
+    yield DeletionReport(tuple(deleted), tuple(kept), freed, cut)
+
+
+def _turns(placed: Sequence[_Placed]) -> list[list[_Placed]]:
+    """Things one by one in the order of the plan; parts of one repository together, at the first one's turn."""
+    turns: list[list[_Placed]] = []
+    of_repo: dict[str, list[_Placed]] = {}
+    for item, place in placed:
+        repo = item.parent if item.kind in _OF_HUB else None
+        if repo is not None and repo in of_repo:
+            of_repo[repo].append((item, place))
+            continue
+        turn = [(item, place)]
+        turns.append(turn)
+        if repo is not None:
+            of_repo[repo] = turn
+    return turns
+
+
+def _of_group(
+    group: Sequence[_Placed], to_trash: bool, batch: str, cancelled: Callable[[], bool]
+) -> Iterator[DeletionEvent]:
+    item, place = group[0]
+    for one, _ in group:
+        yield Deleting(one)
+    if item.kind in _OF_HUB:
+        if to_trash:
+            for one, _ in group:
+                yield Kept(one, "it cannot be moved away and back, only deleted")
+            return
+        from quantui.runtime.caches.hub_deleting import delete_of_hub
+
+        yield from delete_of_hub(group, cancelled=cancelled)
+    elif item.kind is Kind.TRASH:
+        if to_trash:
+            yield Kept(item, "it is in the trash already")
+            return
+        yield from empty_trashed(item, place, cancelled=cancelled)
+    else:
+        yield from delete_tree(item, place, to_trash=to_trash, batch=batch, cancelled=cancelled)
+
+
+def told(error: QuantuiError | OSError) -> str:
+    """Why a thing stayed, for a person."""
+    if isinstance(error, QuantuiError):
+        return " ".join(part for part in (error.what, error.why) if part)
+    return f"it cannot be removed: {error.strerror or error}"
