@@ -102,7 +102,8 @@ def _cost(step: Step, plan: Plan, *, made: bool) -> StepCost:
         source = f"weights / {MERGE_BYTES_PER_S / 1e6:.0f} MB/s, quantui's own measurement"
     elif isinstance(step, QuantizeStep):
         flight = step.preflight
-        disk = max(step.bytes, int(flight.disk_bytes.value))
+        # Without the merged model, which its own step writes.
+        disk = step.bytes
         text = f"{step.recipe.text}, on {_devices(step.devices)}; {_memory(step)}"
         source = f"disk: {flight.disk_bytes.formula} ({flight.disk_bytes.source})"
         if flight.seconds is not None:

@@ -34,7 +34,7 @@ UNPROVEN = "quantui-unproven.json"
 """In a folder whose proof has not been carried out; see unproven.py."""
 
 _FORMAT = 1
-_RESERVE_BYTES = 256 * 1024**2
+RESERVE_BYTES = 256 * 1024**2
 """Left free beside an artifact: logs, caches and other programs write too."""
 
 
@@ -130,13 +130,32 @@ class ArtifactStore:
             staged.rename(final)
         return Artifact(final, record)
 
-    def delete(self, key: ArtifactKey) -> None:
-        """Remove a finished artifact: renamed first, so that a half-deleted one is never taken for one."""
+    def delete(self, key: ArtifactKey) -> int:
+        """Remove a finished artifact; gives the bytes on disk that this gave back.
+
+        It is renamed first, so that a half-deleted one is never taken for one.
+        """
         doomed = self.path_of(key).with_name(f"{key.folder}.staged-deleting")
         shutil.rmtree(doomed, ignore_errors=True)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self.path_of(key).rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        except FileNotFoundError:
+            return 0
+        return _removed(doomed)
+
+
+def _removed(folder: Path) -> int:
+    """Remove ``folder``; gives the bytes on disk that its files had to themselves."""
+    from quantui.runtime.caches.removing import Removal
+
+    above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        removal = Removal(above, folder.name)
+        for _ in removal.steps(lambda: False):
+            pass
+        return removal.freed
+    finally:
+        os.close(above)
 
 
 def write_record(
@@ -214,13 +233,13 @@ def require_room(folder: Path, needed_bytes: int, there_bytes: int, *, elsewhere
     ``elsewhere`` says how to take another disk.
     """
     free = shutil.disk_usage(folder).free
-    if free >= max(0, needed_bytes - there_bytes) + _RESERVE_BYTES:
+    if free >= max(0, needed_bytes - there_bytes) + RESERVE_BYTES:
         return
     there = f", {_gib(there_bytes)} of it are there from an earlier try" if there_bytes else ""
     raise QuantuiError(
         "disk.too-little",
         f"The disk of {folder} has too little room.",
-        f"{_gib(needed_bytes)} and a reserve of {_gib(_RESERVE_BYTES)} are needed{there}; "
+        f"{_gib(needed_bytes)} and a reserve of {_gib(RESERVE_BYTES)} are needed{there}; "
         f"{_gib(free)} are free.",
         f"Free space there, or {elsewhere}.",
         ExitCode.DOES_NOT_FIT,

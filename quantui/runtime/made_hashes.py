@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from quantui.runtime.artifacts import RECORD, file_sizes
@@ -19,7 +20,7 @@ from quantui.runtime.caches.content import Stopped, digests_of
 from quantui.runtime.made_records import PROOF
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 HASHES = "sha256"
@@ -100,8 +101,7 @@ class Hashing:
     """Hashes what a run makes while the run goes on."""
 
     def __init__(self) -> None:
-        self._stop = threading.Event()
-        self._works: list[tuple[Path, threading.Thread, threading.Event]] = []
+        self._works: list[tuple[threading.Thread, threading.Event]] = []
         self._allowed_s = 0.0
 
     def begin(self, folder: Path, making_s: float) -> None:
@@ -110,28 +110,29 @@ class Hashing:
         thread = threading.Thread(
             target=_hash_folder, args=(folder, stop), name="hashes", daemon=True
         )
-        self._works.append((folder, thread, stop))
+        self._works.append((thread, stop))
         self._allowed_s += max(_LEAST_S, _SHARE * making_s)
         thread.start()
 
-    def forget(self, folder: Path) -> None:
-        """Let go of ``folder``, which is to be deleted."""
-        for known, thread, stop in self._works:
-            if known == folder:
-                stop.set()
-                thread.join()
+    @property
+    def left_s(self) -> float:
+        """Seconds that :meth:`finish` may take; 0 when everything is hashed."""
+        under_way = any(thread.is_alive() for thread, _ in self._works)
+        return self._allowed_s if under_way else 0.0
 
-    def finish(self) -> None:
+    def finish(self, cancelled: Callable[[], bool]) -> None:
         """Wait a small share of the time that making took, then stop; what is hashed by then is kept."""
-        for _, thread, _ in self._works:
-            thread.join(self._allowed_s)
+        until = time.monotonic() + self._allowed_s
+        for thread, _ in self._works:
+            while thread.is_alive() and time.monotonic() < until and not cancelled():
+                thread.join(0.05)
         self.stop()
 
     def stop(self) -> None:
         """Stop now; what is hashed is kept."""
-        for _, _, stop in self._works:
+        for _, stop in self._works:
             stop.set()
-        for _, thread, _ in self._works:
+        for thread, _ in self._works:
             thread.join()
         self._works.clear()
 

@@ -24,6 +24,7 @@ from quantui.domain.events import (
     StepFinished,
     StepStarted,
 )
+from quantui.domain.formatting import format_seconds
 from quantui.domain.plan import (
     CheckStep,
     DownloadStep,
@@ -36,10 +37,12 @@ from quantui.domain.plan_summary import plan_summary
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.install_run import check_installs, needless_installs, run_install
 from quantui.runtime.load_record import OUT_OF_MEMORY, keep_load
+from quantui.runtime.made_hashes import Hashing
 from quantui.runtime.measured import measured
 from quantui.runtime.merge_run import run_merge
-from quantui.runtime.merged_copy import after_quantizing, spared_steps
+from quantui.runtime.merged_copy import after_quantizing, after_serving, spared_steps
 from quantui.runtime.os_errors import os_error
+from quantui.runtime.plan_room import check_room, with_what_could_go
 from quantui.runtime.quantize_run import run_quantize
 from quantui.runtime.recorder import Recorder, RunFolder, clear_abandoned, release
 from quantui.runtime.run_context import RunContext
@@ -59,6 +62,9 @@ if TYPE_CHECKING:
 
     from quantui.domain.plan import Plan, Step
 
+_LONG_S = 2.0
+"""What takes longer at the end of a run is told."""
+
 
 class Runner:
     """Runs one plan once.
@@ -76,6 +82,7 @@ class Runner:
         self._server: Server | None = None
         self._figures: dict[str, float] = {}
         self._unmerged = False
+        self._hashing = Hashing()
 
     def run(self) -> Iterator[RunEvent]:
         """All events of the run, recorded as they are yielded. The last one is RunFinished.
@@ -114,6 +121,7 @@ class Runner:
             spared |= needless_installs(self.plan, self.store, spared)
             # Before the hours a merge may take, not after them.
             check_installs(self.plan, spared)
+            check_room(self.plan, spared)
             for step in self.plan.steps:
                 if isinstance(step, ServeStep):
                     check_can_serve(step)
@@ -135,15 +143,22 @@ class Runner:
         finally:
             try:
                 # Reached on GeneratorExit too, when nothing may be yielded any more.
-                if self._server is not None and sys.exc_info()[0] is GeneratorExit:
-                    self._server.process.close()
-                elif self._server is not None:
-                    yield from stop_server(self._context, self._server)
+                if sys.exc_info()[0] is GeneratorExit:
+                    self._hashing.stop()
+                    if self._server is not None:
+                        self._server.process.close()
+                else:
+                    if self._server is not None:
+                        yield from stop_server(self._context, self._server)
+                    yield from self._finish_hashing(error)
+                    if self._server is not None and (
+                        error is None or error.code == "run.cancelled"
+                    ):
+                        yield from after_serving(self.plan, self.store, self.folder.run_id)
             finally:
+                self._hashing.stop()
                 self._context.close()
                 release(self.folder)
-                if self._server is not None and (error is None or error.code == "run.cancelled"):
-                    self._clean_up()
         cancelled = error is not None and error.code == "run.cancelled"
         yield RunFinished(
             at=time.time(),
@@ -181,14 +196,19 @@ class Runner:
                 result = yield from self._check(step)
         except (QuantuiError, OSError) as caught:
             error = os_error(caught) if isinstance(caught, OSError) else caught
+            error = with_what_could_go(error, step)
             yield StepFailed(at=time.time(), step=step.id, error=error.to_dict(), final=True)
             raise error from None
         self.results[step.id] = result
-        yield StepFinished(
-            at=time.time(), step=step.id, seconds=time.monotonic() - started, result=result
-        )
+        seconds = time.monotonic() - started
+        yield StepFinished(at=time.time(), step=step.id, seconds=seconds, result=result)
         if isinstance(step, QuantizeStep):
-            yield from after_quantizing(self.plan, self.store)
+            # The merged model may go now.
+            self._hashing.stop()
+            yield from after_quantizing(self.plan, self.store, self.folder.run_id)
+        doomed = self.plan.draft.cleanup.after_run == "delete-merged" and step.kind == "merge"
+        if isinstance(step, MergeStep | QuantizeStep) and "path" in result and not doomed:
+            self._hashing.begin(Path(result["path"]), seconds)
 
     def _check(self, step: CheckStep) -> Generator[RunEvent, None, dict[str, Any]]:
         server = self._server
@@ -238,12 +258,16 @@ class Runner:
                 checked=self.results.get("check"),
             )
 
-    def _clean_up(self) -> None:
-        """``cleanup.after_run = "delete-merged"``, once a server that used the model has stopped."""
-        merge = self.plan.step("merge")
-        if (
-            self.plan.draft.cleanup.after_run == "delete-merged"
-            and isinstance(merge, MergeStep)
-            and self.plan.step("serve") is not None
-        ):
-            self.store.delete(merge.artifact)
+    def _finish_hashing(self, error: QuantuiError | None) -> Iterator[RunEvent]:
+        """Let what was made get the rest of its hashes where that is short; not after a failure or a cancel."""
+        left = self._hashing.left_s
+        if error is None and left > _LONG_S:
+            text = (
+                "Hashing what was made, so that `quantui cache verify` can check it later: at most "
+                f"{format_seconds(left)}."
+            )
+            yield Notice(at=time.time(), level="info", text=text)
+        if error is None:
+            self._hashing.finish(self._context.cancelled)
+        else:
+            self._hashing.stop()

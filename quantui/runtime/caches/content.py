@@ -49,8 +49,7 @@ def digests_of(path: str, algorithm: Algorithm, advance: Callable[[int], None]) 
     ``advance`` gets the bytes read each time, and may raise to stop. What was not in the page cache before is dropped
     from it again; what was stays. Raises OSError.
     """
-    # Opening a pipe would wait for its other end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = _opened(path)
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -74,6 +73,17 @@ def digests_of(path: str, algorithm: Algorithm, advance: Callable[[int], None]) 
     named = _git(len(pointer))
     named.update(pointer.encode())
     return frozenset({blob.hexdigest(), named.hexdigest()})
+
+
+def _opened(path: str) -> int:
+    """Open to read; where that is allowed, without a mark that says it was used."""
+    # Opening a pipe would wait for its other end.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags | getattr(os, "O_NOATIME", 0))
+    except PermissionError:
+        # Only a file's owner may ask for that (open(2)).
+        return os.open(path, flags)
 
 
 def _git(length: int) -> hashlib._Hash:

@@ -67,9 +67,11 @@ def told_what_could_go(
 ) -> QuantuiError:
     """``error`` of a disk with too little room, with what could go in its details and how in its fix."""
     room = what_could_go(folder, needed_bytes, within_s=within_s)
-    if not room.short or any(line.startswith("could go: ") for line in error.detail):
+    lines = room_lines(room, time.time())
+    if not room.short or any(line in error.detail for line in lines):
+        # There is enough now, or it was said where the error came from.
         return error
-    error.detail = (*error.detail, *room_lines(room, time.time()))
+    error.detail = (*error.detail, *lines)
     error.fix = f"{error.fix} {room_fix(room)}".strip()
     return error
 
