@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from quantui.advice import fit, recommend
     from quantui.api import (
+        free_cache,
         get_or_create_awq_model,
         get_or_create_merged_model,
+        list_cache,
         merge_adapter,
         prepare_model_for_vllm,
         quantize_model,
         quantize_to_awq,
+        verify_cache,
         was_trained_in_4bit,
     )
     from quantui.domain.errors import ExitCode, QuantuiError
@@ -31,13 +34,16 @@ __all__ = [
     "QuantuiError",
     "__version__",
     "fit",
+    "free_cache",
     "get_or_create_awq_model",
     "get_or_create_merged_model",
+    "list_cache",
     "merge_adapter",
     "prepare_model_for_vllm",
     "quantize_model",
     "quantize_to_awq",
     "recommend",
+    "verify_cache",
     "was_trained_in_4bit",
 ]
 
@@ -47,13 +53,16 @@ _HOMES = {
     "PreparedModel": "quantui.domain.prepared_model",
     "QuantuiError": "quantui.domain.errors",
     "fit": "quantui.advice",
+    "free_cache": "quantui.api",
     "get_or_create_awq_model": "quantui.api",
     "get_or_create_merged_model": "quantui.api",
+    "list_cache": "quantui.api",
     "merge_adapter": "quantui.api",
     "prepare_model_for_vllm": "quantui.api",
     "quantize_model": "quantui.api",
     "quantize_to_awq": "quantui.api",
     "recommend": "quantui.advice",
+    "verify_cache": "quantui.api",
     "was_trained_in_4bit": "quantui.api",
 }
 

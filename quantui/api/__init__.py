@@ -7,6 +7,7 @@ processes, of which none is left when a call ends, however it ends.
 
 from __future__ import annotations
 
+from quantui.api.caches import free_cache, list_cache, verify_cache
 from quantui.api.merging import get_or_create_merged_model, merge_adapter, was_trained_in_4bit
 from quantui.api.preparing import prepare_model_for_vllm
 from quantui.api.quantizing import get_or_create_awq_model, quantize_model, quantize_to_awq
@@ -14,11 +15,14 @@ from quantui.domain.prepared_model import PreparedModel
 
 __all__ = [
     "PreparedModel",
+    "free_cache",
     "get_or_create_awq_model",
     "get_or_create_merged_model",
+    "list_cache",
     "merge_adapter",
     "prepare_model_for_vllm",
     "quantize_model",
     "quantize_to_awq",
+    "verify_cache",
     "was_trained_in_4bit",
 ]

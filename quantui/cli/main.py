@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "methods": ("quantui.cli.methods", "list the methods, what each needs, and where that is from"),
     "inspect": ("quantui.cli.inspect", "show what a checkpoint or an adapter is"),
     "doctor": ("quantui.cli.doctor", "show hardware, engines, caches, and what is wrong with each"),
+    "cache": ("quantui.cli.cache", "show what takes the disk, and get it back safely"),
     "engine": ("quantui.cli.engine", "list, make and remove the environments that merge and serve"),
 }
 """Name -> (module, one line of help). The module has ``configure(parser)`` and ``run(args) -> int``."""
@@ -41,6 +42,7 @@ answer, and can be replayed.
                                   make a quantized checkpoint, with proof
   quantui init MODEL --adapter A  write prod.toml
   quantui --profile prod.toml     prepare, serve and check what it describes
+  quantui cache ls                what takes the disk; rm and prune get it back
 """
 
 _EPILOG = """\

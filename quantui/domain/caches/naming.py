@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantui.domain.caches.filters import KEYS, Filter, parse_filter
+from quantui.domain.caches.filters import Filter, parse_filter
 from quantui.domain.caches.items import CacheItem, Kind
 from quantui.domain.caches.words import sized, titled
 from quantui.domain.errors import ExitCode, QuantuiError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LEAST_PREFIX = 4
 """Characters of a commit that name it."""
+_TERM = re.compile(r"[A-Za-z]*[<>=!~]=?(?!/)")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _MOST_CANDIDATES = 12
 _OWN_ONLY = frozenset({Kind.REVISION, Kind.FOLDER})
@@ -32,14 +33,13 @@ class Words:
 
 
 def told_apart(words: Iterable[str], *, filters: Iterable[str] = ()) -> Words:
-    """Names and filters among ``words``: a filter is what begins with one of its keys and an operator.
+    """Names and filters among ``words``: a filter is what begins with a key and an operator.
 
     ``filters`` are nothing else. Raises QuantuiError ``cache.bad-filter``.
     """
     names, terms = [], list(filters)
-    key = re.compile(rf"({'|'.join(KEYS)})(>=|<=|!=|==|>|<|=|~)", re.IGNORECASE)
     for word in words:
-        if key.match(word) or word[:1] in ("<", ">", "="):
+        if _TERM.match(word):
             terms.append(word)
         else:
             names.append(word)
@@ -113,12 +113,15 @@ def _revisions_of(
 ) -> Iterable[Sequence[CacheItem]]:
     """Revisions by their whole name, by a prefix of the commit, by a branch or tag that their words name."""
     wanted = repository.casefold()
+    repositories = {
+        item.path
+        for item in items.values()
+        if wanted in (item.name.casefold(), item.path.casefold())
+    }
     of = [
         item
         for item in items.values()
-        if item.kind is Kind.REVISION
-        and item.parent in items
-        and wanted in (items[item.parent].name.casefold(), items[item.parent].path.casefold())
+        if item.kind is Kind.REVISION and item.parent in repositories
     ]
     yield [item for item in of if _commit(item) == revision.lower()]
     yield [

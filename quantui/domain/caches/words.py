@@ -70,14 +70,11 @@ def sized(count: float | None) -> str:
     """``0 B``, ``512 B``, ``4.0 KiB``, ``12.5 MiB``, ``14.19 GiB``, ``1.53 TiB``: bytes in binary units."""
     if count is None:
         return "unknown"
-    if abs(count) < 1024:
-        return f"{count:.0f} B"
-    for power, unit in enumerate(("KiB", "MiB"), 1):
-        if abs(count) < 1024 ** (power + 1) * (1 if power == 1 else 0.1):
-            return f"{count / 1024**power:.1f} {unit}"
-    if abs(count) < 1000 * 1024**3:
-        return f"{count / 1024**3:.2f} GiB"
-    return f"{count / 1024**4:.2f} TiB"
+    size, units = float(count), ("B", "KiB", "MiB", "GiB", "TiB")
+    power = 0
+    while abs(size) >= 1000 and power < len(units) - 1:
+        size, power = size / 1024, power + 1
+    return f"{size:.{(0, 1, 1, 2, 2)[power]}f} {units[power]}"
 
 
 def aged(seconds: float) -> str:
