@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantui.domain.caches.items import Kind, Rebuild
@@ -11,17 +10,17 @@ from quantui.runtime.artifacts import (
     RECORD,
     UNPROVEN,
     ArtifactStore,
-    noted_inputs,
     read_artifact,
 )
+from quantui.runtime.caches.beside import left_beside
 from quantui.runtime.caches.lock_holders import maker
 from quantui.runtime.caches.origins import made_at, made_from_words, read_json, rebuild_of
-from quantui.runtime.caches.tree_items import Found, entries_in, tree_item
-from quantui.runtime.unfinished import OUT, SET_ASIDE
-from quantui.runtime.unproven import BROKEN, BROKEN_RECORD, UNPROVEN_FOLDER
+from quantui.runtime.caches.tree_items import Found, folders_in, tree_item
+from quantui.runtime.unproven import BROKEN, BROKEN_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 _NAME = re.compile(
     r"(?P<key>.+--.+--[0-9a-f]{16})(?P<end>\.staged(?:\.partial|-old|-deleting)?|\.broken)?"
@@ -35,7 +34,7 @@ _AGAIN = "the same run makes it again"
 def artifact_items(stop: Callable[[], bool]) -> Iterator[Found]:
     """Every checkpoint of the store, the newest first; then what is unfinished or broken, there and elsewhere."""
     store = ArtifactStore()
-    folders, files, problems = entries_in(store.root)
+    folders, problems = folders_in(store.root)
     yield from problems
     hub = _hub_roots()
     whole = [path for path in folders if not _ending(path)]
@@ -49,11 +48,10 @@ def artifact_items(stop: Callable[[], bool]) -> Iterator[Found]:
             return
         if _ending(path):
             yield from _not_whole(path, _ending(path), _lock_of(path), store.root, stop)
-    for lock in files:
+    for left in left_beside():
         if stop():
             return
-        if lock.suffix == ".lock" and lock.name.startswith(f"{OUT}-"):
-            yield from _beside(lock, stop)
+        yield from _not_whole(left.path, left.ending, left.lock, left.path.parent, stop)
 
 
 def checkpoint(record: dict[str, Any], hub: Sequence[Path]) -> dict[str, Any]:
@@ -131,24 +129,10 @@ def _not_whole(
         stop=stop,
         detail=detail,
         rebuild=rebuild,
-        trashable=True,
+        # In a folder of the user's no trash stays that nothing leads to.
+        trashable=root == lock.parent,
         users=_users(lock),
     )
-
-
-def _beside(lock: Path, stop: Callable[[], bool]) -> Iterator[Found]:
-    """What lies unfinished or broken beside a folder of the user's that ``lock`` stands for."""
-    noted = noted_inputs(lock)
-    out, broken = noted.get(OUT), noted.get(SET_ASIDE)
-    if isinstance(out, str) and out.startswith("/") and "\0" not in out:
-        for ending in (".partial", UNPROVEN_FOLDER, f"{UNPROVEN_FOLDER}.partial"):
-            path = Path(out + ending)
-            if path.is_dir() and not path.is_symlink():
-                yield from _not_whole(path, ending, lock, path.parent, stop)
-    if isinstance(broken, str) and broken.startswith("/") and "\0" not in broken:
-        path = Path(broken)
-        if (path / BROKEN_RECORD).is_file() and not path.is_symlink():
-            yield from _not_whole(path, BROKEN, lock, path.parent, stop)
 
 
 def _what(record: dict[str, Any]) -> str:

@@ -52,7 +52,7 @@ def compiled_items(stop: Callable[[], bool]) -> Iterator[Found]:
             yield from tree_item(
                 Kind.COMPILED,
                 root,
-                root,
+                root.parent,
                 detail=_TITLES.get(place, "compiled kernels"),
                 rebuild=_AGAIN,
                 stop=stop,

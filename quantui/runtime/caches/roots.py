@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.caches.items import Kind
 from quantui.runtime import paths
 from quantui.runtime.browsed_folders import added_folders
+from quantui.runtime.caches.beside import left_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,17 +36,27 @@ def hub_roots() -> tuple[Path, ...]:
 
 
 def known_roots() -> tuple[Root, ...]:
-    """Every place that quantui looks at. Of the Hub's and the compilers' those that exist; the others in any case."""
+    """Every place that quantui looks at. Of the Hub's and the compilers' those that exist; the others in any case.
+
+    A compiler's cache that is one thing as a whole lies in the folder around it.
+    """
     found = [Root("hub cache", path, Kind.HUB) for path in hub_roots()]
     found += [
         Root("artifacts", paths.artifacts_dir(), Kind.MERGED),
         Root("engines", paths.engines_dir(), Kind.ENGINE),
         Root("runs", paths.runs_dir(), Kind.RUN),
         Root("cache", paths.cache_dir(), Kind.MEASURED),
+        Root("demo", paths.home() / "demo", Kind.MEASURED),
+        Root("quantui", paths.home(), Kind.RUN),
     ]
-    found += [Root("compiled", path, Kind.COMPILED) for path in compiled_roots()]
+    found += [
+        Root("compiled", place if name == "vllm" else place.parent, Kind.COMPILED)
+        for name, place in compiled_places()
+    ]
     found += [Root("packages", path, Kind.PACKAGES) for path in package_roots()]
     found += [Root("folders", path, Kind.FOLDER) for path in added_folders()]
+    beside = dict.fromkeys(left.path.parent for left in left_beside())
+    found += [Root("unfinished", path, Kind.UNFINISHED) for path in beside]
     return tuple(found)
 
 
