@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from quantui.domain.caches.items import CacheItem, DiskUse, Kind, Rebuild, ScanProblem
 from quantui.runtime.caches import hub_store
 from quantui.runtime.caches.hub_holders import Ledger
-from quantui.runtime.caches.hub_repository import PASSED_OVER, RepositoryScan
-from quantui.runtime.caches.hub_rows import TYPES, Rows
+from quantui.runtime.caches.hub_reading import read_repository
+from quantui.runtime.caches.hub_repository import PASSED_OVER, TYPES
+from quantui.runtime.caches.hub_rows import repository_items
 from quantui.runtime.caches.measuring import unread
 from quantui.runtime.caches.mounts import mounts
 from quantui.runtime.caches.reflinks import SHARING
@@ -45,8 +46,7 @@ def hub_items(root: str | Path) -> Iterator[CacheItem | ScanProblem]:
         return
     store = hub_store.SharedStore(place)
     mounted = mounts()
-    reflinks = mounted.kind_at(place) in SHARING
-    ledger = Ledger()
+    ledger = Ledger(reflinks=mounted.kind_at(place) in SHARING)
     for name in names:
         path = f"{place}/{name}"
         if name in _NO_REPOSITORIES or (name == hub_store.FOLDER and store.there):
@@ -59,13 +59,13 @@ def hub_items(root: str | Path) -> Iterator[CacheItem | ScanProblem]:
             )
             continue
         try:
-            repo = RepositoryScan(path, store, mounted).read()
+            repo = read_repository(path, store, mounted)
         except FileNotFoundError:
             continue
         except OSError as error:
             yield unread(path, error)
             continue
-        yield from Rows(repo, place, ledger, reflinks=reflinks).items()
+        yield from repository_items(repo, place, ledger)
         yield from repo.problems
         if repo.damage:
             yield ScanProblem(
