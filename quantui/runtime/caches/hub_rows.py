@@ -122,6 +122,11 @@ def _repository(
         made_at=made,
         rebuild=Rebuild(f"download {repo.id} again", download=apparent),
         files=files,
+        stamp=_stamp(
+            repo.folder,
+            [blob.status for blob in repo.blobs.values()]
+            + [revision.folder for revision in repo.revisions],
+        ),
     )
 
 
@@ -158,6 +163,10 @@ def _revision(repo: Repository, root: str, revision: Revision, ledger: Ledger) -
         keep=keep,
         detached=not revision.refs,
         files=revision.files,
+        stamp=_stamp(
+            revision.folder,
+            [revision.folder, *(blob.status for blob in revision.blobs.values()), *revision.plain],
+        ),
     )
 
 
@@ -176,7 +185,21 @@ def _leftover(repo: Repository, root: str, blob: Blob, what: str, ledger: Ledger
         made_at=blob.behind.st_mtime,
         rebuild=Rebuild(f"download {repo.id} again", download=blob.size),
         files=1,
+        stamp=_stamp(blob.status, [blob.status]),
     )
+
+
+def _stamp(top: os.stat_result, parts: Iterable[os.stat_result]) -> tuple[int, ...]:
+    """Tells whether a part of a cache is still what was looked at: its top, its blobs, the folders of its revisions.
+
+    As measuring.Stamp: deleting a hard link elsewhere changes nothing of it, and a new blob or revision does.
+    """
+    count = mark = 0
+    for status in parts:
+        count += 1
+        length = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+        mark += hash((status.st_ino, length, status.st_mtime_ns))
+    return top.st_dev, top.st_ino, count, mark & ((1 << 63) - 1)
 
 
 def _times(files: Iterable[os.stat_result]) -> tuple[float | None, float | None]:
