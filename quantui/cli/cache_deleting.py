@@ -15,6 +15,7 @@ from quantui.domain.caches.deletion import (
     DeletionReport,
     Kept,
 )
+from quantui.domain.caches.items import Kind
 from quantui.domain.caches.json_form import deletion_json, plan_json
 from quantui.domain.caches.words import (
     ago,
@@ -112,7 +113,9 @@ def _thing(item: CacheItem, why: str, now: float, *, to_trash: bool) -> Iterator
         yield f"{_INDENT}{sized(item.use.shared)} of it are shared: they go with the last who holds them"
     if item.profiles:
         yield f"{_INDENT}used by {', '.join(map(shown, item.profiles[:3]))}"
-    if not to_trash:
+    if item.kind is Kind.TRASH:
+        yield f"{_INDENT}then it is gone for good"
+    elif not to_trash:
         yield f"{_INDENT}to have it again: {rebuilt(item.rebuild)}"
 
 

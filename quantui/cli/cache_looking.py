@@ -103,7 +103,7 @@ def look() -> Inventory:
             else:
                 problems.append(found)
             line.tell(f"looking at the disk: {len(items):,} things, {sized(seen)}")
-        return Inventory(items, tuple(problems), cache_disks())
+        return Inventory(items, tuple(problems), cache_disks(items.values()))
 
 
 def kinds_of(texts: Iterable[str]) -> frozenset[Kind] | None:

@@ -107,11 +107,10 @@ def _lines(
 
 def _row(item: CacheItem, now: float) -> str:
     unused = "unknown" if item.used_at is None else aged(max(0.0, now - item.used_at))
-    indent = "  " if item.kind is Kind.REVISION else ""
     state = state_of(item)
     return (
         f"{sized(item.use.on_disk):>10}  {sized(item.use.frees):>10}  {unused:>9}  "
-        f"{item.kind:<10}  {indent}{shown(item.name)}{f'  ({state})' if state else ''}"
+        f"{item.kind:<10}  {shown(item.name)}{f'  ({state})' if state else ''}"
     )
 
 

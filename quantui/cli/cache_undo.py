@@ -30,7 +30,7 @@ def undo(args: argparse.Namespace) -> int:
         raise QuantuiError(
             "trash.empty",
             "There is nothing in the trash to bring back.",
-            "Only what was moved there (`rm --trash`, or `t` on the screen) can be had back.",
+            "Only what was moved there (`quantui cache rm --trash`) can be had back.",
             "`quantui cache ls kind=trash` shows what is there.",
             ExitCode.NOT_FOUND,
         )

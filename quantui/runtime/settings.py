@@ -123,17 +123,48 @@ def change_setting(path: str, value: str | int | list[str] | None) -> Settings:
     parse_settings(before)
     if not before.strip():
         before = _new_text()
-    document: Any = tomlkit.parse(before)
-    if section not in document:
-        document[section] = tomlkit.table()
-    if value is not None:
-        document[section][key] = value
-    elif key in document[section]:
-        del document[section][key]
-    text = tomlkit.dumps(document)
+    text = _uncommented(before, section, key, value)
+    if text is None:
+        document: Any = tomlkit.parse(before)
+        if section not in document:
+            document[section] = tomlkit.table()
+        if value is not None:
+            document[section][key] = value
+        elif key in document[section]:
+            del document[section][key]
+        text = tomlkit.dumps(document)
     after = parse_settings(text)
     _write(text)
     return after
+
+
+def _uncommented(
+    text: str, section: str, key: str, value: str | int | list[str] | None
+) -> str | None:
+    """``text`` with the example of ``key``, a comment below its explanation, made the setting, or the other way round.
+
+    None where no such line is there to be changed.
+    """
+    import re
+
+    import tomlkit
+
+    there, example = rf"(?m)^{key} *=.*$", rf"(?m)^# ?{key} *=.*$"
+    if value is None:
+        changed, times = re.subn(there, lambda found: f"# {found[0]}", text)
+    elif not re.search(there, text):
+        line = f"{key} = {tomlkit.item(value).as_string()}"
+        changed, times = re.subn(example, lambda _: line, text, count=1)
+    else:
+        return None
+    try:
+        before, after = (tomlkit.parse(one).unwrap() for one in (text, changed))
+    except ValueError:
+        return None
+    wanted = {**before.get(section, {}), key: value}
+    if value is None:
+        del wanted[key]
+    return changed if times == 1 and after == {**before, section: wanted} else None
 
 
 def _new_text() -> str:

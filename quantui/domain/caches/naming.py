@@ -156,7 +156,7 @@ def _not_found(items: Mapping[str, CacheItem], name: str) -> QuantuiError:
     )
     wanted = name.casefold()
     near = [one for one in names if len(wanted) > 1 and wanted in one.casefold()]
-    near += difflib.get_close_matches(name, names, 3, 0.6)
+    near += difflib.get_close_matches(name, names, 2, 0.75)
     near = list(dict.fromkeys(near))[:5]
     fix = (
         f"Did you mean {' or '.join(near)}?" if near else "`quantui cache ls` shows what there is."

@@ -133,8 +133,6 @@ def state_of(item: CacheItem) -> str:
         names = [shown(name.rpartition("/")[2]) for name in item.profiles[:3]]
         more = f" and {len(item.profiles) - 3} more" if len(item.profiles) > 3 else ""
         parts.append(f"for {', '.join(names)}{more}")
-    if item.detached:
-        parts.append("no branch or tag names it")
     if item.detail:
         parts.append(shown(item.detail)[:_TEXT_MOST])
     return "; ".join(parts)
@@ -157,7 +155,7 @@ def plan_words(plan: DeletionPlan) -> str:
         moved = sized(sum(item.use.on_disk for item in plan.goes))
         return f"{what} to the trash: {moved}, freed only when the trash is emptied."
     shared = f"; {sized(plan.shared)} stay, shared with other things" if plan.shared else ""
-    return f"{what}: {sized(plan.frees)} freed{shared}."
+    return f"{what}: frees {sized(plan.frees)}{shared}."
 
 
 def report_words(report: DeletionReport, plan: DeletionPlan) -> str:
@@ -169,8 +167,9 @@ def report_words(report: DeletionReport, plan: DeletionPlan) -> str:
         text = f"Deleted {done}: {sized(report.freed)} freed"
     else:
         text = "Nothing was deleted" + (f"; {sized(report.freed)} freed" if report.freed else "")
-    if not plan.to_trash and report.freed != plan.frees:
-        text += f" ({sized(plan.frees)} were planned)"
+    if not plan.to_trash and report.deleted:
+        planned = sized(plan.frees)
+        text += ", as planned" if planned == sized(report.freed) else f" of {planned} planned"
     if report.kept:
         text += f"; {summed(one.item for one in report.kept)} stayed"
     left = len(plan.goes) - len(report.deleted) - len(report.kept)
