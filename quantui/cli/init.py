@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from quantui.domain.four_bit import sixteen_bit_base
     from quantui.domain.methods import method
     from quantui.domain.producing.recipes import recipe_for
+    from quantui.runtime.known_profiles import note_profile
     from quantui.runtime.models import resolve_adapter, resolve_model
     from quantui.runtime.profile_file import save_profile
     from quantui.runtime.suggestion import suggest
@@ -84,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if suggested is not None:
         draft = suggested.applied_to(draft)
     save_profile(path, draft, afresh=True)
+    note_profile(path, draft.title)
     out = console()
     out.print(f"wrote {sanitize(str(path))}")
     if args.method is None:

@@ -38,10 +38,14 @@ def run(args: argparse.Namespace) -> int:
     from quantui.domain.profile import apply_overrides
     from quantui.engines.recording import differences
     from quantui.headless import cancel_on_signals, interrupt_on_signals
+    from quantui.runtime.known_profiles import note_profile
     from quantui.runtime.profile_file import load_profile
     from quantui.runtime.resolve import look_up, needed_engines
 
-    draft = apply_overrides(load_profile(Path(args.profile)), args.assignments)
+    profile = Path(args.profile)
+    draft = load_profile(profile)
+    note_profile(profile, draft.title)
+    draft = apply_overrides(draft, args.assignments)
     serve = not args.prepare_only
     looking = args.check or args.dry_run
     with interrupt_on_signals():

@@ -43,7 +43,8 @@ class RunSummary:
     """``outcome``: ``ok``, ``failed``, ``cancelled``, ``under way``, or ``cut off`` when nothing tells the end.
 
     Bytes, seconds, tokens, seconds since the epoch. ``measured_bytes`` is RAM of vLLM on a CPU, else the highest
-    use of one GPU; ``memory_source`` says which.
+    use of one GPU; ``memory_source`` says which. ``revision``: the commit of a model of the Hub. ``made``: folders
+    of checkpoints that the run made or found made before.
     """
 
     run_id: str
@@ -66,6 +67,8 @@ class RunSummary:
     what: str = ""
     why: str = ""
     fix: str = ""
+    revision: str = ""
+    made: tuple[str, ...] = ()
 
     def figure(self, name: str) -> Figure | None:
         """The last figure of a name."""
@@ -131,6 +134,8 @@ def summarize(run_id: str, directory: str, state: RunState) -> RunSummary:
         what=_text(error.get("what")),
         why=_text(error.get("why")),
         fix=_text(error.get("fix")),
+        revision=_text(plan.get("revision")),
+        made=tuple(dict.fromkeys(path for step in state.steps if (path := _made(step.result)))),
     )
 
 
@@ -144,6 +149,11 @@ def _figures(state: RunState) -> list[Figure]:
                 Figure(_text(one.name), value, _text(one.unit), _text(one.source), predicted, base)
             )
     return found
+
+
+def _made(result: object) -> str:
+    """The folder that a step made, or found made before."""
+    return _text(result.get("path")) if isinstance(result, dict) else ""
 
 
 def _method(state: RunState) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_FORMAT = 1
+_FORMAT = 2
 _MEMORY = b'{"type": "memory"'
 _PASSED_OVER = (b'{"type": "step.progress"', b'{"type": "step.phase"', b'{"type": "log"')
 """As the recorder begins such lines; one that is written otherwise is parsed as any other."""
@@ -120,6 +120,7 @@ def _summary(body: dict[str, Any]) -> RunSummary:
             **body,
             "adapters": tuple(body["adapters"]),
             "notices": tuple(body["notices"]),
+            "made": tuple(body["made"]),
             "steps": tuple(StepSummary(**step) for step in body["steps"]),
             "figures": tuple(Figure(**figure) for figure in body["figures"]),
         }

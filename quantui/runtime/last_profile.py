@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantui.domain.terminal_text import one_line
+from quantui.runtime.known_profiles import note_profile
 from quantui.runtime.paths import home
 
 _FORMAT = 1
@@ -35,7 +36,8 @@ def last_profile_file() -> Path:
 
 
 def remember_profile(path: Path, title: str) -> None:
-    """Remember the profile in ``path``; what was remembered before is forgotten."""
+    """Remember the profile in ``path`` as the last one, and among all that are known."""
+    note_profile(path, title)
     told = {
         "format": _FORMAT,
         "path": str(path.absolute()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,20 +99,10 @@ def scan(
                     continue
                 known[found.path] = found
             yield found
-    yield from _used(known, stop)
+    if known and not stop():
+        from quantui.runtime.caches.uses import used
 
-
-def _used(known: Mapping[str, CacheItem], stop: Callable[[], bool]) -> Iterator[CacheItem]:
-    """The items that running processes use, with them."""
-    from quantui.runtime.caches.processes import process_uses
-
-    uses = process_uses()
-    for item in known.values():
-        if stop():
-            return
-        users = uses.of(item.path, (item.name,) if item.kind is Kind.HUB else ())
-        if users:
-            yield replace(item, users=(*item.users, *users))
+        yield from used(known, stop)
 
 
 def collect(
