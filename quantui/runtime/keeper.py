@@ -92,6 +92,15 @@ def send(pids: list[int], number: int) -> None:
             os.kill(pid, number)
 
 
+def remove_sockets(folder: str) -> None:
+    """Remove a folder of sockets; anything else in it that is a folder stays, and then so does this one."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+
+
 class Keeper:
     """Starts one child and sees it, and all it leaves behind, to the end."""
 
@@ -102,6 +111,12 @@ class Keeper:
         self.stop_plan: list[tuple[float, str]] = [(float(s), str(n)) for s, n in job["stop_plan"]]
         self.job = job
         self.killed = 0
+
+    def gone(self) -> None:
+        """Take away what the processes leave behind, and tell that none is left."""
+        if self.job["sockets"] is not None:
+            remove_sockets(self.job["sockets"])
+        self.status(gone=True, killed=self.killed)
 
     def status(self, **message: object) -> None:
         """Tell quantui, if it is still there."""
@@ -186,7 +201,7 @@ class Keeper:
 
         child = self.start()
         if child is None:
-            self.status(gone=True, killed=0)
+            self.gone()
             return 127
         stop_started: float | None = None
         pending = list(self.stop_plan)
@@ -222,7 +237,7 @@ class Keeper:
                 time.sleep(0.02)
                 self.reap()
         self.kill_all()
-        self.status(gone=True, killed=self.killed)
+        self.gone()
         return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
     def kill_all_but_wait(self, child: subprocess.Popen[bytes]) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime import keeper
 from quantui.runtime.paths import engines_dir
+from quantui.runtime.socket_folder import VARIABLE, clear_socket_folders, make_socket_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,6 +75,10 @@ class KeptProcess:
         events_write: int | None = None
         child_env = {**os.environ, **(env or {}), MARK: f"{run_id}:{name}", "SPT_NOENV": "1"}
         child_env.pop("QUANTUI_EVENTS_FD", None)
+        # A folder that the user named is theirs to clear.
+        self._sockets = None if VARIABLE in child_env else make_socket_folder(run_id)
+        if self._sockets is not None:
+            child_env[VARIABLE] = self._sockets
         if Path(argv[0]).is_relative_to(engines_dir()):
             # The environment is quantui's own: keeping compiled modules spares each of vLLM's three
             # processes compiling some two thousand of them anew at every start.
@@ -93,6 +98,7 @@ class KeptProcess:
             "status_fd": status_write,
             "events_fd": events_write,
             "mark": self._mark,
+            "sockets": self._sockets,
             "stop_plan": list(stop_plan),
         }
         self._keeper = subprocess.Popen(
@@ -144,6 +150,7 @@ class KeptProcess:
         if ended and not self._status.gone:
             # The keeper itself was killed; the child died with it, its orphans have not.
             self._kill_marked()
+            self._clear_sockets()
             self._status = Status(
                 self._status.pid,
                 self._status.exit_code if self._status.exit_code is not None else -signal.SIGKILL,
@@ -185,6 +192,7 @@ class KeptProcess:
             self._keeper.kill()
             self._keeper.wait()
             self._kill_marked()
+            self._clear_sockets()
             state = self.status()
         self._keeper.wait()
         self._closed = True
@@ -193,6 +201,10 @@ class KeptProcess:
                 os.close(fd)
         self.events_fd = None
         return state
+
+    def _clear_sockets(self) -> None:
+        if self._sockets is not None:
+            keeper.remove_sockets(self._sockets)
 
     def _kill_marked(self) -> None:
         deadline = time.monotonic() + 5.0
@@ -222,4 +234,5 @@ def reap_abandoned(run_id: str) -> int:
         killed.update(pids)
         keeper.send(pids, signal.SIGKILL)
         time.sleep(0.05)
+    clear_socket_folders(run_id)
     return len(killed)
