@@ -29,6 +29,11 @@ def leave(app: QuantuiApp) -> None:
     view = app.session.run
     if any(isinstance(screen, _LeaveAsk | Ending) for screen in app.screen_stack):
         return
+    if app.session.places.get("cache") is not None:
+        from quantui.tui.cache_leaving import asks_about_deletion
+
+        if asks_about_deletion(app, lambda: leave(app)):
+            return
     if view is None or not view.living:
         _exit(app, view)
     elif view.detached:

@@ -1,120 +1,306 @@
-"""The cache screen: places, the things in them, and how each is freed."""
+"""The cache screen: places, the things in them, the filter, the order, what a thing is."""
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
+import os
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-from pilots import screen_text, wait_until
-from plain_wizard import PlainWizard
-from recorded_runs import record_run
+from fixtures.cache_things import (
+    aged,
+    artifact,
+    names,
+    open_in_a_process,
+    opened,
+    own_places,
+    repository,
+    settled,
+    title,
+)
+from fixtures.pilots import screen_text, wait_until
+from fixtures.plain_wizard import PlainWizard
+from fixtures.recorded_runs import record_run
 
 from quantui.runtime.artifacts import ArtifactStore
-from quantui.tui.screens.cache import age, size_words
+from quantui.tui.widgets.cache_tables import FilterLine
 
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
-def artifact(name, size, record=None):
-    folder = ArtifactStore().root / name
-    folder.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"x" * size)
-    (folder / "quantui.json").write_text(json.dumps(record or {"kind": "merged", "base": "llama"}))
-
-
-async def opened(pilot):
-    await pilot.press("c")
-    await wait_until(pilot, lambda: pilot.app.screen.found.done)
-    await pilot.pause()
+    return own_places(monkeypatch, tmp_path)
 
 
 async def test_with_nothing_on_disk_it_says_so():
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
-        text = screen_text(pilot)
-        assert "Nothing is kept yet" in text
-        assert text.count("none yet") == 5
+        assert "Nothing is kept yet" in screen_text(pilot)
+        assert "0 B in 0 things" in title(pilot)
 
 
 async def test_the_largest_place_and_thing_come_first():
-    artifact("small", 100_000)
-    artifact("large", 3_000_000)
+    artifact("small", 100)
+    artifact("large", 3000)
     record_run("20270101-000000-aaaaaa")
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
-        text = screen_text(pilot)
-        assert text.index("artifacts") < text.index("runs")
-        assert text.index("large") < text.index("small")
-        assert "merged, of llama" in text
-        assert "free of" in text.splitlines()[0]
+        places = [place.name for place in pilot.app.screen._places.rows]
+        assert places.index("artifacts") < places.index("runs")
+        assert [name.split("--")[0] for name in names(pilot)][:2] == ["large", "small"]
+        assert "in 3 things" in title(pilot)
 
 
-async def test_a_place_that_is_highlighted_shows_only_its_own_things_and_how_to_free_them():
-    artifact("merged-one", 100_000)
+async def test_the_disk_is_told_with_what_is_free():
+    artifact("one")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        assert " free of " in screen_text(pilot).splitlines()[1]
+
+
+async def test_a_budget_is_told_with_what_is_used_of_it(own_home):
+    artifact("one", 1000)
+    (own_home / "settings.toml").write_text('[cache]\nbudget = "2MiB"\n')
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        assert "of the budget of 2.0 MiB" in screen_text(pilot)
+
+
+async def test_settings_that_are_wrong_are_told_and_the_things_shown_all_the_same(own_home):
+    artifact("one")
+    (own_home / "settings.toml").write_text("[cache]\nbudgett = 1\n")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        assert "budgett" in screen_text(pilot)
+        assert len(names(pilot)) == 1
+
+
+async def test_a_place_that_is_highlighted_shows_only_its_own_things():
+    artifact("merged-one", 100)
     record_run("20270101-000000-aaaaaa")
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
-        assert "20270101-000000" in screen_text(pilot)
+        assert "20270101-000000-aaaaaa" in names(pilot)
+        pilot.app.screen._places.focus()
         await pilot.press("down")
-        text = screen_text(pilot)
-        assert "20270101-000000" not in text
-        assert "quantui merge BASE ADAPTER --discard" in text
+        await wait_until(pilot, lambda: len(names(pilot)) == 1)
+        assert names(pilot)[0].startswith("merged-one")
+        assert str(ArtifactStore().root) in screen_text(pilot).replace("\n ", "")
 
 
 async def test_a_thing_that_is_highlighted_is_told_in_full():
-    artifact("x" * 120, 100_000)
+    path = artifact("x" * 60, 100)
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
-        await pilot.press("tab")
         lines = screen_text(pilot).replace("\n ", "").replace("\n", "")
-        assert "x" * 120 in lines
+        assert path.name in lines
 
 
-async def test_measuring_again_finds_what_came_meanwhile():
+async def test_scanning_again_finds_what_came_meanwhile():
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
-        artifact("later", 100_000)
+        artifact("later", 100)
         await pilot.press("r")
         await wait_until(pilot, lambda: "later" in screen_text(pilot))
 
 
-async def test_names_and_records_of_strangers_are_shown_as_text():
-    artifact("[bold]\u202e\x1b[31m", 10, {"kind": "[/]", "base": "\x1b]52;c;YQ==\x07"})
+async def test_what_is_gone_when_it_scans_again_is_not_shown_any_more():
+    path = artifact("short-lived")
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
-        await pilot.press("tab")
-        assert "\x1b" not in screen_text(pilot)
-        assert "\u202e" not in screen_text(pilot)
+        path.rename(path.parents[2] / "elsewhere")
+        await pilot.press("r")
+        await wait_until(pilot, lambda: names(pilot) == [])
 
 
-@pytest.mark.parametrize("size", [(40, 12), (120, 40)])
+async def test_names_and_records_of_strangers_are_shown_as_text():
+    folder = ArtifactStore().root / "[bold]\u202e\x1b[31m\udcff"
+    folder.mkdir(parents=True)
+    (folder / "quantui.json").write_text('{"kind": "[/]", "base": "\\u001b]52;c;YQ==\\u0007"}')
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        assert "[bold]" in screen_text(pilot)
+        for key in ("a", "w", "escape", "d"):
+            await pilot.press(key)
+            assert not {"\x1b", "\u202e", "\x07", "\udcff"} & set(screen_text(pilot))
+
+
+@pytest.mark.parametrize("size", [(40, 12), (60, 18), (120, 40)])
 async def test_it_can_be_seen_at_any_size_and_left_with_its_key(size):
+    artifact("seen")
     async with PlainWizard().run_test(size=size) as pilot:
         await opened(pilot)
+        assert "seen" in screen_text(pilot)
         await pilot.press("c")
-        assert not hasattr(pilot.app.screen, "found")
+        assert not hasattr(pilot.app.screen, "kept")
 
 
-def test_ages_are_told_in_one_unit():
-    now = 1_000_000.0
-    assert age(None, now) == "unknown"
-    assert age(now - 59, now) == "now"
-    assert age(now - 3600 * 5, now) == "5 h"
-    assert age(now - 86400 * 40, now) == "40 d"
-    assert age(now + 50, now) == "now"
+async def test_coming_back_it_shows_at_once_what_was_found_before():
+    artifact("known")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("escape", "c")
+        assert list(pilot.app.screen.kept.items)
 
 
-def test_small_things_are_told_in_kib():
-    assert [size_words(size) for size in (0, 2048, 3 * 1024**2, 5 * 1024**3)] == [
-        "0.0 MiB",
-        "2 KiB",
-        "3.0 MiB",
-        "5.00 GiB",
-    ]
+# --- repositories
+
+
+async def test_a_repository_shows_its_revisions_once_it_is_opened(hub):
+    repository(hub, "owner/model")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        assert len(names(pilot)) == 1
+        await pilot.press("right")
+        await wait_until(pilot, lambda: len(names(pilot)) == 3)
+        await pilot.press("left")
+        await wait_until(pilot, lambda: len(names(pilot)) == 1)
+        await pilot.press("enter")
+        await wait_until(pilot, lambda: len(names(pilot)) == 3)
+
+
+async def test_left_on_a_revision_goes_to_its_repository(hub):
+    repository(hub, "owner/model")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("right")
+        await wait_until(pilot, lambda: len(names(pilot)) == 3)
+        await pilot.press("down", "down", "left")
+        assert pilot.app.screen.table.cursor == 0
+
+
+async def test_a_revision_says_what_stays_because_others_share_it(hub):
+    repository(hub, "owner/model", kib=512)
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("right")
+        await wait_until(pilot, lambda: len(names(pilot)) == 3)
+        await pilot.press("down")
+        await wait_until(pilot, lambda: "of it stay" in screen_text(pilot))
+        await pilot.press("w")
+        assert "held by" in screen_text(pilot)
+
+
+# --- filter and order
+
+
+async def type_filter(pilot, text):
+    if not pilot.app.screen.query_one(FilterLine).has_focus:
+        await pilot.press("slash")
+    for character in text:
+        await pilot.press("space" if character == " " else character)
+
+
+async def test_a_filter_narrows_as_it_is_typed_and_counts_what_it_leaves():
+    artifact("llama", 2000)
+    artifact("other", 100)
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await type_filter(pilot, "lla")
+        await wait_until(pilot, lambda: len(names(pilot)) == 1)
+        assert "1 of 2 things, 2.0 MiB" in screen_text(pilot)
+        await pilot.press("ctrl+u")
+        await wait_until(pilot, lambda: len(names(pilot)) == 2)
+
+
+async def test_a_half_typed_filter_says_what_is_wrong_and_keeps_what_was_found():
+    artifact("llama", 2000)
+    artifact("other", 100)
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await type_filter(pilot, "llama size")
+        await wait_until(pilot, lambda: len(names(pilot)) == 0)
+        await type_filter(pilot, ">")
+        await wait_until(pilot, lambda: "it says nothing after the >" in screen_text(pilot))
+        assert len(names(pilot)) == 0
+        await type_filter(pilot, "1MB")
+        await wait_until(pilot, lambda: len(names(pilot)) == 1)
+        assert "says nothing" not in screen_text(pilot)
+
+
+async def test_letters_in_the_filter_are_no_keys():
+    artifact("daxpo")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await type_filter(pilot, "daxpovwuryq")
+        await wait_until(pilot, lambda: "Nothing matches" in screen_text(pilot))
+        assert pilot.app.screen.kept.text == "daxpovwuryq"
+
+
+async def test_the_filter_takes_age_and_kind():
+    aged(artifact("old"), 40)
+    aged(artifact("new"), 1)
+    aged(artifact("quantized", kind="awq"), 50)
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await type_filter(pilot, "used>30d kind=merged")
+        await wait_until(pilot, lambda: [name[:5] for name in names(pilot)] == ["old--"])
+
+
+async def test_o_goes_through_the_orders():
+    aged(artifact("a-small-old", 50), 9)
+    aged(artifact("b-large-new", 500), 1)
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        seen = {}
+        for _ in range(4):
+            order = pilot.app.screen.kept.order
+            await wait_until(pilot, lambda order=order: f"by {order}" in screen_text(pilot))
+            seen[order] = names(pilot)[0][0]
+            await pilot.press("o")
+        assert seen == {"size": "b", "frees": "b", "used": "a", "name": "a"}
+
+
+# --- what a thing is
+
+
+async def test_w_says_what_the_bytes_are_and_who_shares_them():
+    first = artifact("first", 500)
+    second = artifact("second", 10)
+    os.link(first / "more.safetensors", second / "linked.safetensors")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("w")
+        text = screen_text(pilot)
+        assert "held alone" in text
+        assert "st_blocks" in text
+
+
+async def test_a_process_that_uses_a_thing_is_named():
+    path = artifact("served")
+    async with PlainWizard().run_test(size=(120, 40)) as pilot:
+        with open_in_a_process(path / "more.safetensors") as pid:
+            await opened(pilot)
+            assert "in use" in screen_text(pilot)
+            assert f"process {pid}" in screen_text(pilot)
+
+
+async def test_y_copies_the_path():
+    path = artifact("copied")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("y")
+        assert pilot.app.clipboard == str(path)
+
+
+async def test_the_keys_are_told_in_the_help():
+    async with PlainWizard().run_test(size=(100, 60)) as pilot:
+        await opened(pilot)
+        await pilot.press("question_mark")
+        text = screen_text(pilot)
+        for words in ("size>10GB", "bring back", "select what can go", "compare the selected"):
+            assert words in text
+
+
+async def test_a_scan_is_ended_when_the_screen_is_left():
+    for number in range(20):
+        artifact(f"one-{number}")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await pilot.press("c", "escape")
+        await wait_until(pilot, lambda: not [w for w in pilot.app.workers if w.group == "cache"])
+
+
+async def test_after_coming_back_the_title_is_whole_again():
+    artifact("one")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await pilot.press("escape", "c")
+        await settled(pilot)
+        assert "in 1 thing" in title(pilot)

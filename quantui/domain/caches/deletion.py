@@ -150,6 +150,8 @@ def stays_because(
         more = len({use.pid for use in users}) - 1
         others = f", and {more} more" if more else ""
         return f"in use: {first.name} (process {first.pid}) {first.how}{others}"
+    if to_trash and item.kind is Kind.TRASH:
+        return "it is in the trash already"
     if to_trash and not item.trashable:
         return "it cannot be moved away and back, only deleted"
     return ""

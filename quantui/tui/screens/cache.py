@@ -1,278 +1,283 @@
-"""What takes the disk: the Hub's cache, artifacts, engines and runs, and the largest things in them."""
+"""What takes the disk, and how to get it back: select, look at what would go and stay, and then delete it."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import work
 from textual.binding import Binding, BindingType
-from textual.content import Content
 from textual.message import Message
-from textual.widgets import Static
-from textual.worker import get_current_worker
 
-from quantui.domain.formatting import format_bytes
-from quantui.domain.terminal_text import one_line, sanitize
-from quantui.tui.screens.over import OverScreen
-from quantui.tui.widgets.row_table import Cell, Column, RowTable
+from quantui.domain.caches.items import Kind
+from quantui.domain.caches.words import shown, sized
+from quantui.domain.errors import QuantuiError
+from quantui.tui import cache_words as words
+from quantui.tui.cache_job import DeletionJob, JobChanged
+from quantui.tui.cache_view import may_go
+from quantui.tui.screens.cache_list import CacheList
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from quantui.domain.caches.deletion import DeletionPlan
+    from quantui.domain.caches.items import CacheItem
+    from quantui.domain.caches.pruning import Pruned
 
-    from textual.widget import Widget
-
-    from quantui.runtime.cache_items import CacheDisk, CacheItem
-    from quantui.runtime.cache_sizes import CacheSize
-
-ALL = "everything"
-_FREE = {
-    "hub cache": "hf cache rm REPO frees a repository; hf cache prune its unused revisions",
-    "artifacts": "delete its folder; quantui merge BASE ADAPTER --discard an unfinished merge",
-    "engines": "quantui engine rm NAME",
-    "runs": "delete a run's folder; records are small",
-    "cache": "delete the folder: it costs only time",
-}
-"""How to free each area today."""
-_TELL_EVERY_S = 0.1
+_DAY_S = 86400.0
 
 
-@dataclass(frozen=True)
-class Found:
-    """What was measured so far; ``done`` once there is nothing left to measure."""
+class CacheScreen(CacheList):
+    """The tables, and what is done with the selected things. Nothing is deleted before it was shown and confirmed."""
 
-    areas: tuple[CacheSize, ...] = ()
-    items: tuple[CacheItem, ...] = ()
-    disks: tuple[CacheDisk, ...] = ()
-    done: bool = False
-    since: float = field(default=0.0, compare=False)
-
-    @property
-    def total(self) -> int:
-        """Bytes of all areas that could be read."""
-        return sum(area.bytes_on_disk or 0 for area in self.areas)
-
-    def of(self, area: str) -> tuple[CacheItem, ...]:
-        """The items of an area, the largest first."""
-        there = (one for one in self.items if area in (ALL, one.area))
-        return tuple(sorted(there, key=lambda one: (-one.bytes_on_disk, one.name)))
-
-    def free_beside(self, area: str) -> CacheDisk | None:
-        """The disk that an area lies on."""
-        return next((disk for disk in self.disks if area in disk.areas), None)
-
-
-class CacheScreen(OverScreen):
-    """Areas above, the things in the highlighted one below; nothing is changed here."""
-
-    TITLE = "Cache"
-    ABOUT = "measuring what takes the disk..."
-    HELP = """
-    Everything that quantui and the Hub keep on disk, measured now. Above: the places; below: the things in
-    the highlighted place, the largest first. Nothing is deleted here: each place says which command frees it.
-    """
+    HELP = words.HELP
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("c", "close", "back", show=False),
-        Binding("tab", "app.focus_next", "other table"),
-        Binding("r", "refresh", "measure again"),
+        Binding("d,delete", "delete", "delete", key_display="d"),
+        Binding("a", "all", "all", tooltip="select all that are shown, or none of them"),
+        Binding("p", "prune", "prune", tooltip="select what can go without regret"),
+        Binding(
+            "u", "undo", "undo", show=False, tooltip="bring back what was moved to the trash last"
+        ),
+        Binding(
+            "v",
+            "verify",
+            "verify",
+            show=False,
+            tooltip="compare the selected things with their hashes",
+        ),
+        Binding(
+            "w",
+            "why",
+            "why",
+            show=False,
+            tooltip="why: what the bytes of the highlighted thing are",
+        ),
+        Binding("y", "copy", "copy its path", show=False),
     ]
-    DEFAULT_CSS = """
-    CacheScreen #areas { height: 7; margin-bottom: 1; }
-    CacheScreen #items { height: 1fr; }
-    CacheScreen #told { height: auto; max-height: 5; padding: 0 0; margin-top: 1; }
-    """
 
-    class Measured(Message):
-        """More was measured."""
+    class Proposed(Message):
+        """What could go without regret."""
 
-        def __init__(self, found: Found) -> None:
-            self.found = found
+        def __init__(self, pruned: Pruned) -> None:
+            self.pruned = pruned
             super().__init__()
 
-        def can_replace(self, message: Message) -> bool:
-            """A newer one holds all of an older one."""
-            return isinstance(message, CacheScreen.Measured)
+    class Restored(Message):
+        """Things are back from the trash, or why one is not."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found = Found()
-
-    def compose_body(self) -> Iterable[Widget]:
-        """Two tables and what there is to say of the highlighted row."""
-        yield RowTable[str](
-            (
-                Column("place", 10),
-                Column("size", 10, right=True),
-                Column("things", 7, right=True),
-                Column("of the disk", 12, right=True, least=70),
-                Column("where", 20, grows=True),
-            ),
-            self._area_cells,
-            id="areas",
-        )
-        yield RowTable["CacheItem"](
-            (
-                Column("size", 10, right=True),
-                Column("name", 22, grows=True),
-                Column("what it is", 24, grows=True),
-                Column("used", 8, right=True),
-            ),
-            self._item_cells,
-            id="items",
-        )
-        yield Static(id="told", markup=False)
-
-    @property
-    def _areas(self) -> RowTable[str]:
-        return self.query_one("#areas", RowTable)
-
-    @property
-    def _items(self) -> RowTable[CacheItem]:
-        return self.query_one("#items", RowTable)
+        def __init__(self, places: tuple[str, ...], error: QuantuiError | None = None) -> None:
+            self.places = places
+            self.error = error
+            super().__init__()
 
     def on_mount(self) -> None:
-        """Measure once it is on the screen."""
-        self._areas.show((ALL,))
-        self.call_after_refresh(self.measure)
+        """A deletion that went on meanwhile, or whose end nobody saw, is shown."""
+        job = self.kept.job
+        if job is not None and not job.seen:
+            self._watch(job)
 
-    @work(thread=True, exclusive=True, group="cache", exit_on_error=False)
-    def measure(self) -> None:
-        """Measure everything; screens hear of it a few times a second."""
-        from quantui.runtime.cache_items import cache_disks, cache_items
-        from quantui.runtime.cache_sizes import each_cache_size
+    def on_unmount(self) -> None:
+        """A deletion tells its end by itself now."""
+        if self.kept.job is not None:
+            self.kept.job.unwatch(self.post_message)
 
-        worker = get_current_worker()
-        began = time.time()
-        areas: list[CacheSize] = []
-        items: list[CacheItem] = []
-        disks = cache_disks()
-        told = 0.0
+    # --- selecting
 
-        def tell(*, done: bool = False) -> None:
-            nonlocal told
-            if done or time.monotonic() - told >= _TELL_EVERY_S:
-                told = time.monotonic()
-                found = Found(tuple(areas), tuple(items), disks, done, began)
-                self.post_message(self.Measured(found))
+    @property
+    def _acted_on(self) -> tuple[CacheItem, ...]:
+        """The selected things, or else the highlighted one."""
+        chosen = self.kept.chosen()
+        line = self.table.row
+        return chosen or ((line.item,) if line is not None else ())
 
-        for item in cache_items():
-            items.append(item)
-            tell()
-            if worker.is_cancelled:
-                return
-        for area in each_cache_size():
-            areas.append(area)
-            tell()
-            if worker.is_cancelled:
-                return
-        tell(done=True)
+    def action_mark(self) -> None:
+        """Select the highlighted thing, or take it back; then to the next one."""
+        line = self.table.row
+        if line is None:
+            return
+        path, selected = line.item.path, self.kept.selected
+        if line.item.parent in selected:
+            self.notify("It goes with what it is a part of.", markup=False)
+            return
+        if path in selected:
+            selected.remove(path)
+        else:
+            selected.add(path)
+        self.table.cursor += 1
+        self.show_again()
 
-    def on_cache_screen_measured(self, message: Measured) -> None:
-        """Draw what is known now; cursors stay where they are."""
-        self.found = found = message.found
-        order = sorted(found.areas, key=lambda area: -(area.bytes_on_disk or 0))
-        self._areas.show((ALL, *(area.name for area in order)))
-        self._show_items()
-        state = "" if found.done else "measuring, so far "
-        spare = found.disks[0] if found.disks else None
-        room = (
-            f"; the disk has {format_bytes(spare.free_bytes)} free of {format_bytes(spare.total_bytes)}"
-            if spare and len(found.disks) == 1
-            else ""
-        )
-        self.say(f"{state}{format_bytes(found.total)} in {len(found.areas)} places{room}")
+    def action_all(self) -> None:
+        """Select all that are shown and may go; when they are, none of them."""
+        paths = set(may_go(self.view.lines))
+        selected = self.kept.selected
+        if paths <= selected:
+            selected -= {line.item.path for line in self.view.lines}
+        else:
+            selected |= paths
+        self.show_again()
 
-    def on_row_table_highlighted(self, message: RowTable.Highlighted) -> None:
-        """Another place shows its things; another thing says what it is."""
-        if message.table.id == "areas":
-            self._show_items()
-        self._say_more()
+    def action_unfold(self, how: int) -> None:
+        """Show the parts of the highlighted thing (1), hide them (0), or the other of both (2)."""
+        line = self.table.row
+        if line is None:
+            return
+        opened, path = self.kept.opened, line.item.path
+        if line.parts and how and path not in opened:
+            opened.add(path)
+        elif path in opened and how != 1:
+            opened.remove(path)
+        elif line.depth and not how:
+            # From a revision to its repository, as in every tree.
+            above = [one.item.path for one in self.view.lines].index(str(line.item.parent))
+            self.table.cursor = above
+            return
+        self.show_again()
 
-    def _show_items(self) -> None:
-        chosen = self._areas.row or ALL
-        rows = self.found.of(chosen)
-        if rows != self._items.rows:
-            self._items.show(rows)
-        self._say_more()
+    # --- deleting
 
-    def _area(self, name: str | None) -> CacheSize | None:
-        return next((area for area in self.found.areas if area.name == name), None)
+    def action_delete(self) -> None:
+        """Show what would go and what would stay, and ask."""
+        from quantui.tui.screens.cache_plan import CachePlan
 
-    def _say_more(self) -> None:
-        """The highlighted thing in full, or the place, with its problem and how to free it."""
-        self.query_one("#told", Static).update(self._more())
+        job = self.kept.job
+        if job is not None and job.living:
+            self._watch(job)
+            return
+        chosen = self._acted_on
+        if chosen:
+            self.app.push_screen(CachePlan(chosen, self.kept.items, self.kept.disks), self._agreed)
 
-    def _more(self) -> Content:
-        item = self._items.row if self._items.has_focus else None
-        name = item.area if item else self._areas.row
-        lines: list[Content] = []
-        if item is not None:
-            lines.append(Content(f"{sanitize(item.name)}: {sanitize(item.detail)}"))
-            lines.append(Content.styled(sanitize(item.path), "$text-muted"))
-        area = self._area(name)
-        if area is not None and item is None:
-            lines.append(Content(sanitize(area.path)))
-            if area.problem:
-                lines.append(
-                    Content.styled(f"! {one_line(area.problem)[:300]}", "bold $text-warning")
+    def _agreed(self, plan: DeletionPlan | None) -> None:
+        if plan is None or not plan.goes:
+            return
+        self.kept.job = job = DeletionJob(plan)
+        self._watch(job)
+        job.start(self.wizard)
+
+    def _watch(self, job: DeletionJob) -> None:
+        from quantui.tui.screens.cache_progress import CacheProgress
+
+        job.unwatch(self.post_message)
+        job.watch(self.post_message)
+        self.app.push_screen(CacheProgress(job))
+
+    def on_job_changed(self, message: JobChanged) -> None:
+        """What is gone leaves the table at once; at the end the disk is looked at again."""
+        from quantui.domain.caches.deletion import Deleted
+
+        job = message.job
+        self.kept.gone(one.item.path for one in job.done if isinstance(one, Deleted))
+        if job.living:
+            self.show_again()
+        else:
+            job.unwatch(self.post_message)
+            self.action_refresh()
+
+    # --- the trash
+
+    def action_undo(self) -> None:
+        """Bring back the highlighted thing of the trash, or what was moved there last."""
+        line = self.table.row
+        there = line is not None and line.item.kind is Kind.TRASH
+        self.bring_back(line.item.path if line is not None and there else None)
+
+    @work(thread=True, group="cache-undo", exclusive=True, exit_on_error=False)
+    def bring_back(self, path: str | None) -> None:
+        """Bring one thing of the trash back; None: all that was moved there together, last."""
+        from quantui.runtime.caches.trash import last_trashed, restore
+
+        back: list[str] = []
+        try:
+            folders = (path,) if path else tuple(one.folder for one in last_trashed())
+            if not folders:
+                raise QuantuiError(
+                    "cache.nothing-in-the-trash",
+                    "There is nothing in the trash to bring back.",
+                    fix="Only what was moved to the trash can be had back; what was deleted is gone.",
                 )
-                lines.append(Content(f"  fix  {one_line(area.fix)[:300]}"))
-        if name == ALL and item is None and self.found.items:
-            lines.append(Content("Move to a place: what is in it, and how it is freed."))
-        elif name in _FREE:
-            lines.append(Content.styled(f"To free it: {_FREE[name]}.", "$text-muted"))
-        elif self.found.done and not self.found.items:
-            lines.append(
-                Content(
-                    "Nothing is kept yet: models, engines and runs appear here once there are any."
-                )
-            )
-        return Content("\n").join(lines)
+            for folder in folders:
+                back.append(str(restore(folder)))
+            self.post_message(self.Restored(tuple(back)))
+        except QuantuiError as error:
+            self.post_message(self.Restored(tuple(back), error))
 
-    def _area_cells(self, name: str) -> Sequence[Cell | str]:
-        if name == ALL:
-            every = str(len(self.found.items)) if self.found.items else ""
-            return (Cell(ALL, "strong"), format_bytes(self.found.total), every, "", "")
-        area = self._area(name)
-        if area is None:
-            return (name,)
-        if area.bytes_on_disk is None:
-            size = Cell("unreadable", "bad") if area.problem else Cell("none yet", "muted")
-            return (name, size, "", "", Cell(area.path, "muted"))
-        disk = self.found.free_beside(name)
-        share = f"{100 * area.bytes_on_disk / disk.total_bytes:.1f} %" if disk else "unknown"
-        mark = "! " if area.problem else ""
-        where = Cell(f"{mark}{area.path}", "warn" if mark else "muted")
-        things = sum(item.area == name for item in self.found.items) or area.entries
-        return (name, size_words(area.bytes_on_disk), str(things), share, where)
+    def on_cache_screen_restored(self, message: Restored) -> None:
+        """Say where they are."""
+        self.tell(message.error)
+        if message.places:
+            more = len(message.places) - 1
+            others = f" and {words.counted(more)} more" if more else ""
+            self.notify(f"Back: {shown(message.places[0])}{others}", markup=False)
+            self.action_refresh()
 
-    def _item_cells(self, item: CacheItem) -> Sequence[Cell | str]:
-        used = age(item.used_at, self.found.since)
-        return (
-            size_words(item.bytes_on_disk),
-            item.name,
-            Cell(item.detail, "muted"),
-            Cell(used, "muted"),
+    # --- proposals, checks, explanations
+
+    def action_prune(self) -> None:
+        """Select what can go without regret, with the reason of each."""
+        self._propose(dict(self.kept.items))
+
+    @work(thread=True, group="cache-prune", exclusive=True, exit_on_error=False)
+    def _propose(self, items: dict[str, CacheItem]) -> None:
+        from quantui.domain.caches.pruning import PruneRules, prune
+        from quantui.runtime.settings import read_settings
+
+        try:
+            cache = read_settings().cache
+        except QuantuiError as error:
+            self.post_message(self.Surroundings(self.kept.roots, None, error))
+            return
+        rules = PruneRules(
+            budget=cache.budget,
+            keep_free=cache.keep_free,
+            trash_older_than=cache.trash_days * _DAY_S,
+        )
+        self.post_message(
+            self.Proposed(prune(items, rules, now=time.time(), disks=self.kept.disks))
         )
 
-    def action_refresh(self) -> None:
-        """Measure again."""
-        self.say(self.ABOUT)
-        self.measure()
+    def on_cache_screen_proposed(self, message: Proposed) -> None:
+        """The proposal becomes the selection."""
+        kept, pruned = self.kept, message.pruned
+        kept.reasons = {one.item.path: one.why for one in pruned.chosen}
+        kept.selected = {path for path in kept.reasons if path in kept.items}
+        short = "; ".join(
+            f"{sized(one.missing)} short of {one.goal}: {one.why}" for one in pruned.shortfalls
+        )
+        if not pruned.chosen:
+            text = "Nothing can go without regret: what is old can be found with used>30d."
+        else:
+            text = f"{words.counted(len(pruned.chosen))} proposed; d shows what would go."
+        self.notify(f"{text} {short}".strip(), markup=False)
+        self.show_again()
 
+    def action_verify(self) -> None:
+        """Read the selected things, or the highlighted one, and compare them with their hashes."""
+        from quantui.tui.screens.cache_verify import CacheVerify
 
-def size_words(count: int) -> str:
-    """A size on disk; small things are told in KiB."""
-    return f"{count / 1024:.0f} KiB" if 0 < count < 1024**2 else format_bytes(count)
+        chosen = self._acted_on
+        if chosen:
+            self.app.push_screen(CacheVerify(chosen))
 
+    def action_why(self) -> None:
+        """What the bytes of the highlighted thing are, and who shares them."""
+        from quantui.tui.cache_why import why_rows
+        from quantui.tui.screens.why import Why
 
-def age(then: float | None, now: float) -> str:
-    """``3 h``, ``12 d`` ago; a clock that was set back counts as now."""
-    if then is None:
-        return "unknown"
-    seconds = max(0.0, now - then)
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return "now"
+        line = self.table.row
+        if line is not None:
+            rows = why_rows(line.item, self.kept.items, self._now)
+            self.app.push_screen(Why(shown(line.item.name), rows))
+
+    def action_copy(self) -> None:
+        """Copy the path of the highlighted thing (OSC 52)."""
+        line = self.table.row
+        if line is not None:
+            self.app.copy_to_clipboard(shown(line.item.path))
+            self.notify("Copied.")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey what needs a thing; nothing in the trash is nothing to undo."""
+        del parameters
+        if action == "undo":
+            return True if self.view.trash else None
+        if action in ("delete", "mark", "all", "verify", "why", "copy", "prune"):
+            return True if self.view.lines else None
+        return True
