@@ -108,21 +108,18 @@ def never() -> bool:
     return False
 
 
-def can_reflink(path: str) -> bool:
-    """Whether the file system that ``path`` lies on lets files share extents."""
-    return mounts().kind_at(os.path.realpath(path)) in SHARING
-
-
 def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
     """Measure the folder, or the file, at ``path``.
 
     Links count as themselves and are not followed; what is mounted below is left out and told; what cannot be read
     is told in ``problems``; what vanishes meanwhile is left out. ``stop`` ends it early with what was counted.
     """
-    above, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - paths are text here
-    top = os.path.join(os.path.realpath(above), name)  # noqa: PTH118
+    top = os.path.abspath(path)  # noqa: PTH100 - paths are text here
+    above, name = os.path.split(top)
+    # The table of mounts has no links in its paths; those of a link to the top would be other ones.
+    real = os.path.join(os.path.realpath(above), name)  # noqa: PTH118
     table = mounts()
-    counted = Blocks(reflinks=table.kind_at(top) in SHARING)
+    counted = Blocks(reflinks=table.kind_at(real) in SHARING)
     try:
         status = os.lstat(top)
     except (OSError, ValueError) as error:
@@ -150,7 +147,8 @@ def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
                         continue
                     mode = status.st_mode
                     if stat.S_ISDIR(mode):
-                        if status.st_dev != device or entry.path in table.kinds:
+                        place = real + entry.path[len(top) :]
+                        if status.st_dev != device or place in table.kinds:
                             problems.append(_mounted(entry.path))
                             continue
                         folders.append(entry.path)

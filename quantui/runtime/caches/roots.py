@@ -113,6 +113,19 @@ def _hub_places() -> Iterable[Path]:
     if hub_home is not None:
         yield hub_home / "hub"
     yield _user_cache() / "huggingface" / "hub"
+    yield from _set_roots()
+
+
+def _set_roots() -> Iterable[Path]:
+    """The caches that the settings name. A file of settings that is wrong is told by what reads it for itself."""
+    from quantui.domain.errors import QuantuiError
+    from quantui.runtime.settings import read_settings
+
+    try:
+        named = read_settings().cache.hub_roots
+    except QuantuiError:
+        return ()
+    return [Path(name).expanduser() for name in named if name]
 
 
 def _given(variable: str) -> Path | None:
