@@ -108,6 +108,11 @@ def never() -> bool:
     return False
 
 
+def can_reflink(path: str) -> bool:
+    """Whether the file system that ``path`` lies on lets files share extents."""
+    return mounts().kind_at(os.path.realpath(path)) in SHARING
+
+
 def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
     """Measure the folder, or the file, at ``path``.
 

@@ -125,7 +125,7 @@ def _set_roots() -> Iterable[Path]:
         named = read_settings().cache.hub_roots
     except QuantuiError:
         return ()
-    return [Path(name).expanduser() for name in named if name]
+    return [_absolute(name) for name in named if name]
 
 
 def _given(variable: str) -> Path | None:
@@ -133,6 +133,11 @@ def _given(variable: str) -> Path | None:
     value = os.environ.get(variable)
     if not value:
         return None
+    return _absolute(value)
+
+
+def _absolute(value: str) -> Path:
+    """A folder as people write it, "~" and variables among it; unlike Path.expanduser this never raises."""
     return Path(os.path.abspath(os.path.expandvars(os.path.expanduser(value))))  # noqa: PTH100, PTH111
 
 
