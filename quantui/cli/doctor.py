@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from quantui.domain.hardware import Gpu, HardwareReport, Host
-    from quantui.runtime.cache_sizes import CacheSize
+    from quantui.runtime.caches.area_sizes import AreaSize
     from quantui.runtime.engines import EngineStatus
 
 _STYLES = {"note": "dim", "warning": "yellow", "error": "bold red"}
@@ -39,12 +39,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, print, and give the exit code described in the head of this module."""
-    from quantui.runtime.cache_sizes import cache_sizes
+    from quantui.runtime.caches.area_sizes import area_sizes
     from quantui.runtime.probe import probe_hardware
 
     report = probe_hardware()
     engines, engines_unread = _engines()
-    caches = cache_sizes()
+    caches = area_sizes()
     problems = (
         *report.all_problems(),
         *engines_unread,
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def document(
-    report: HardwareReport, engines: Iterable[EngineStatus], caches: Iterable[CacheSize]
+    report: HardwareReport, engines: Iterable[EngineStatus], caches: Iterable[AreaSize]
 ) -> dict[str, Any]:
     """The ``--json`` document; ``HardwareReport.from_dict`` reads it."""
     return {
@@ -89,7 +89,7 @@ def _engines() -> tuple[list[EngineStatus], tuple[Problem, ...]]:
         return [], (Problem(error.code, error.what, error.why, error.fix),)
 
 
-def cache_problems(caches: Iterable[CacheSize]) -> tuple[Problem, ...]:
+def cache_problems(caches: Iterable[AreaSize]) -> tuple[Problem, ...]:
     """What is wrong with the folders quantui reads and writes."""
     return tuple(
         Problem("cache.problem", f"{cache.name} ({cache.path})", cache.problem, cache.fix)
@@ -205,7 +205,7 @@ def _engine_section(
     yield table if engines else "  unknown"
 
 
-def _cache_section(caches: tuple[CacheSize, ...]) -> Iterable[RenderableType]:
+def _cache_section(caches: tuple[AreaSize, ...]) -> Iterable[RenderableType]:
     yield _title("Caches")
     table = _grid("name", "size", "entries", "path")
     for cache in caches:

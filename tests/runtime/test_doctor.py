@@ -111,10 +111,11 @@ def test_a_file_with_two_names_counts_once(fake: FakeNvml, tmp_path: Path) -> No
     folder = tmp_path / "home" / "artifacts" / "one"
     folder.mkdir(parents=True)
     (folder / "a").write_bytes(bytes(5000))
+    blocks = (folder.stat().st_blocks + (folder / "a").stat().st_blocks) * 512
     (folder / "b").hardlink_to(folder / "a")
     document = json.loads(fake.run(DOCTOR_JSON, machine()))
     (found,) = [cache for cache in document["caches"] if cache["name"] == "artifacts"]
-    assert (found["bytes_on_disk"], found["entries"]) == (5000, 1)
+    assert (found["bytes_on_disk"], found["entries"]) == (blocks, 1)
 
 
 def test_a_download_that_did_not_finish_is_named_with_its_size(
@@ -127,8 +128,8 @@ def test_a_download_that_did_not_finish_is_named_with_its_size(
     (repo / "blobs" / "abc.incomplete").write_bytes(bytes(3000))
     document = json.loads(fake.run(DOCTOR_JSON, machine()))
     (hub,) = [cache for cache in document["caches"] if cache["name"] == "hub cache"]
-    assert "1 downloads did not finish" in hub["problem"]
-    assert hub["bytes_on_disk"] == 3000
+    assert "1 download did not finish (0.0 MiB)" in hub["problem"]
+    assert hub["bytes_on_disk"] >= 3000
 
 
 def test_a_cache_that_is_a_file_is_a_problem_and_not_a_crash(

@@ -26,7 +26,7 @@ from quantui.domain.events import (
     StepStarted,
 )
 from quantui.runtime.artifacts import ArtifactStore, exclusive
-from quantui.runtime.cache_sizes import cache_sizes
+from quantui.runtime.caches.area_sizes import area_sizes
 from quantui.runtime.paths import cache_dir
 from quantui.runtime.runner import Runner
 from quantui.runtime.unfinished import discard_unfinished
@@ -518,13 +518,13 @@ def test_cancelled_nothing_is_left_beside_the_folder(go, tmp_path):
 # What doctor says of it ------------------------------------------------------------------------------
 
 
-def test_doctor_names_what_is_unproven_and_what_is_broken_but_as_no_merge(go, tmp_path):
+def test_doctor_names_what_is_unproven_and_what_is_broken(go, tmp_path):
     big = "Path(job['out']).mkdir(); Path(job['out'], 'x').write_bytes(bytes(3 << 20))"
     go(quantize_step(tmp_path, big, prove=NO_ROOM))
-    (artifacts,) = [size for size in cache_sizes() if size.name == "artifacts"]
-    assert artifacts.problem.startswith("1 quantization did not finish (3.0 MiB): ")
+    (artifacts,) = [size for size in area_sizes() if size.name == "artifacts"]
+    assert artifacts.problem.startswith("1 thing was not made to the end (3.0 MiB): ")
     go(quantize_step(tmp_path, big, prove="pass", perplexity=1e6, recreate=True))
-    (artifacts,) = [size for size in cache_sizes() if size.name == "artifacts"]
+    (artifacts,) = [size for size in area_sizes() if size.name == "artifacts"]
     assert artifacts.problem.startswith("1 result did not pass the proof (3.0 MiB): ")
 
 

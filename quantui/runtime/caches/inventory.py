@@ -86,23 +86,30 @@ def scan(
 
     A later item with the same path replaces the earlier one: it then also says who uses it.
     """
-    wanted = frozenset(Kind) if kinds is None else frozenset(kinds)
     known: dict[str, CacheItem] = {}
+    for found in things(kinds, stop=stop):
+        if isinstance(found, CacheItem):
+            known[found.path] = found
+        yield found
+    if known and not stop():
+        from quantui.runtime.caches.uses import used
+
+        yield from used(known, stop)
+
+
+def things(
+    kinds: Collection[Kind] | None = None, *, stop: Callable[[], bool] = never
+) -> Iterator[Found]:
+    """As :func:`scan`, without looking at processes, profiles and records of runs."""
+    wanted = frozenset(Kind) if kinds is None else frozenset(kinds)
     for given, source in _SOURCES:
         if not given & wanted:
             continue
         for found in source(stop):
             if stop():
                 return
-            if isinstance(found, CacheItem):
-                if found.kind not in wanted:
-                    continue
-                known[found.path] = found
-            yield found
-    if known and not stop():
-        from quantui.runtime.caches.uses import used
-
-        yield from used(known, stop)
+            if not isinstance(found, CacheItem) or found.kind in wanted:
+                yield found
 
 
 def collect(

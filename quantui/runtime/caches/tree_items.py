@@ -62,7 +62,7 @@ def entries_in(root: Path) -> tuple[list[Path], list[Path], list[Found]]:
                     folders.append(Path(entry.path))
                 elif entry.is_file(follow_symlinks=False):
                     files.append(Path(entry.path))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return [], [], []
     except OSError as error:
         return [], [], [unreadable(root, error)]
