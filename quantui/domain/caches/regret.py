@@ -141,7 +141,10 @@ def _regret(item: CacheItem, now: float) -> tuple[int, float]:
         return 0, -age
     if item.kind in _PARTS or item.kind is Kind.BROKEN:
         return 1, -age
-    again, size = item.rebuild, max(1, item.use.frees)
+    again = item.rebuild
+    # Of what is shared its part: it is freed once the others that hold it are given up too.
+    shared = sum(one.allocated * min(1.0, one.here / one.needed) for one in item.use.claims)
+    size = max(1.0, item.use.alone + shared)
     if again is not None and again.seconds is not None:
         cost = again.seconds
     else:

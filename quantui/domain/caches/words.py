@@ -179,7 +179,7 @@ def report_words(report: DeletionReport, plan: DeletionPlan) -> str:
 
 
 def budget_words(used: int, budget: int | None) -> str:
-    """``61.20 GiB of the budget of 186.26 GiB (33 %)``, or what to say without one."""
+    """``61.20 GiB of the budget of 186.26 GiB (33%)``, or what to say without one."""
     if budget is None:
         return f"{sized(used)}, no budget set"
     if budget <= 0:
