@@ -26,7 +26,11 @@ from quantui.runtime.caches.tree_deleting import delete_tree, empty_trashed, tid
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from quantui.runtime.caches.hub_deleting import HubDeleting
+
 _OF_HUB = {Kind.HUB, Kind.REVISION, Kind.INCOMPLETE}
+
+_NO_TRASH = "it cannot be moved away and back, only deleted"
 
 _Placed = tuple[CacheItem, Place]
 
@@ -46,7 +50,7 @@ def delete(plan: DeletionPlan, *, cancelled: Callable[[], bool] = never) -> Iter
 def _carried_out(
     plan: DeletionPlan, placed: Sequence[_Placed], cancelled: Callable[[], bool]
 ) -> Iterator[DeletionEvent]:
-    batch = secrets.token_hex(8)
+    errand = _Errand(plan.to_trash, cancelled)
     deleted: list[Deleted] = []
     kept: list[Kept] = []
     stopped = False
@@ -56,7 +60,7 @@ def _carried_out(
             break
         ended: set[str] = set()
         try:
-            for event in _of_group(group, plan.to_trash, batch, cancelled):
+            for event in errand.do(group):
                 if isinstance(event, Deleted | Kept):
                     ended.add(event.item.path)
                     (deleted if isinstance(event, Deleted) else kept).append(event)  # type: ignore[arg-type]
@@ -90,27 +94,34 @@ def _turns(placed: Sequence[_Placed]) -> list[list[_Placed]]:
     return turns
 
 
-def _of_group(
-    group: Sequence[_Placed], to_trash: bool, batch: str, cancelled: Callable[[], bool]
-) -> Iterator[DeletionEvent]:
-    item, place = group[0]
-    for one, _ in group:
-        yield Deleting(one)
-    if item.kind in _OF_HUB:
-        if to_trash:
-            for one, _ in group:
-                yield Kept(one, "it cannot be moved away and back, only deleted")
-            return
-        from quantui.runtime.caches.hub_deleting import delete_of_hub
+class _Errand:
+    """What the things of one plan have in common."""
 
-        yield from delete_of_hub(group, cancelled=cancelled)
-    elif item.kind is Kind.TRASH:
-        if to_trash:
-            yield Kept(item, "it is in the trash already")
-            return
-        yield from empty_trashed(item, place, cancelled=cancelled)
-    else:
-        yield from delete_tree(item, place, to_trash=to_trash, batch=batch, cancelled=cancelled)
+    def __init__(self, to_trash: bool, cancelled: Callable[[], bool]) -> None:
+        self._to_trash = to_trash
+        self._cancelled = cancelled
+        self._batch = secrets.token_hex(8)
+        self._of_hub: HubDeleting | None = None
+
+    def do(self, group: Sequence[_Placed]) -> Iterator[DeletionEvent]:
+        """Delete one thing, or the parts of one repository that are to go. Raises QuantuiError and OSError."""
+        item, place = group[0]
+        yield from (Deleting(one) for one, _ in group)
+        if self._to_trash and item.kind in {*_OF_HUB, Kind.TRASH}:
+            why = "it is in the trash" if item.kind is Kind.TRASH else _NO_TRASH
+            yield from (Kept(one, why) for one, _ in group)
+        elif item.kind in _OF_HUB:
+            if self._of_hub is None:
+                from quantui.runtime.caches.hub_deleting import HubDeleting
+
+                self._of_hub = HubDeleting()
+            yield from self._of_hub.delete(group, cancelled=self._cancelled)
+        elif item.kind is Kind.TRASH:
+            yield from empty_trashed(item, place, cancelled=self._cancelled)
+        else:
+            yield from delete_tree(
+                item, place, to_trash=self._to_trash, batch=self._batch, cancelled=self._cancelled
+            )
 
 
 def told(error: QuantuiError | OSError) -> str:
