@@ -14,6 +14,8 @@ from quantui.domain.models import DTYPE_BITS
 from quantui.domain.plan import ArtifactKey, MergeStep
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from quantui.domain.draft import Draft
     from quantui.domain.hardware import Gpu
     from quantui.domain.models import AdapterSpec, ModelSpec
@@ -159,7 +161,12 @@ def merged_bytes(model: ModelSpec, dtype: str) -> int:
 
 def model_name(facts: Facts) -> str:
     """A name for what is made: the adapters', or the model's, as a folder and a URL can have it."""
-    refs = [adapter.ref for adapter in facts.adapters] or [facts.model.ref]
+    return name_made_from(facts.model.ref, [adapter.ref for adapter in facts.adapters])
+
+
+def name_made_from(model: str, adapters: Sequence[str]) -> str:
+    """The same, of what the model and the adapters are called."""
+    refs = adapters or [model]
     text = "-".join(_short_name(ref) for ref in refs)
     return re.sub(r"[^\w.-]+", "-", text).strip("-") or "model"
 

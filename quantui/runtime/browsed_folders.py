@@ -7,7 +7,6 @@ from pathlib import Path
 
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime.artifacts import write_whole
-from quantui.runtime.models import folder_not_found
 from quantui.runtime.paths import home
 
 _MOST = 200
@@ -36,6 +35,8 @@ def add_folder(text: str) -> Path:
     except (OSError, ValueError, RuntimeError):
         folder, there, is_folder = Path(text.replace("\0", "")), False, False
     if not there or not text.strip():
+        from quantui.runtime.models import folder_not_found
+
         raise folder_not_found(text, folder, adapter=False)
     if not is_folder:
         raise QuantuiError(

@@ -35,6 +35,12 @@ _TITLES = {
     "extensions": "C++ extensions that torch compiled",
     "flashinfer": "kernels that FlashInfer compiled",
 }
+_NAMES = {
+    "triton": "triton",
+    "inductor": "torch inductor",
+    "extensions": "torch extensions",
+    "flashinfer": "flashinfer",
+}
 _AGAIN = Rebuild("vLLM compiles again at the next start, up to some minutes")
 _KEEP_PACKAGES = (
     "it is uv's own: `uv cache prune` frees what nothing needs any more, `uv cache clean` all of it"
@@ -53,7 +59,8 @@ def compiled_items(stop: Callable[[], bool]) -> Iterator[Found]:
                 Kind.COMPILED,
                 root,
                 root.parent,
-                detail=_TITLES.get(place, "compiled kernels"),
+                name=_NAMES[place],
+                detail=_TITLES[place],
                 rebuild=_AGAIN,
                 stop=stop,
             )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from quantui.domain.caches.items import Kind, ProcessUse, Rebuild
 from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes, format_seconds
-from quantui.runtime import engine_store, paths
+from quantui.runtime import paths
 from quantui.runtime.caches.lock_holders import process_name
 from quantui.runtime.caches.tree_items import Found, folders_in, tree_item
 
@@ -42,7 +42,9 @@ def _known(path: Path) -> dict[str, Any]:
     under_way = _UNDER_WAY.fullmatch(path.name)
     if under_way is not None:
         return _under_way(under_way)
-    record = engine_store.read_record(path)
+    from quantui.runtime.engine_store import read_record
+
+    record = read_record(path)
     if record is None:
         detail = "has no record: not installed to the end"
         return {"kind": Kind.UNFINISHED, "detail": detail, "rebuild": _install(path.name, None)}

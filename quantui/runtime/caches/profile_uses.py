@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from quantui.domain.caches.items import CacheItem, Kind
 from quantui.domain.caches.made_from import MadeFrom
 from quantui.domain.errors import QuantuiError
+from quantui.engines.merge_planning import name_made_from
 from quantui.runtime.artifacts import RECORD
 from quantui.runtime.caches.origins import read_json
 from quantui.runtime.known_profiles import known_profiles
@@ -105,6 +106,8 @@ class ProfileUses:
             return False
         if item.kind is Kind.MERGED and not profile.draft.adapter.id:
             return False
+        if "made_from" not in record:
+            return _by_content(profile.draft, record) or _by_short_name(profile.refs, record)
         return _by_content(profile.draft, record) or _by_name(profile.refs, record)
 
     def _record(self, path: str) -> dict[str, Any]:
@@ -151,6 +154,12 @@ def _by_name(refs: Sequence[tuple[str, str | None]], record: Mapping[str, Any]) 
         if not same or (pinned and one.revision not in {None, revision}):
             return False
     return True
+
+
+def _by_short_name(refs: Sequence[tuple[str, str | None]], record: Mapping[str, Any]) -> bool:
+    """By the name that a folder has from its sources: all that an old record knows of them."""
+    names = [ref for ref, _ in refs]
+    return record.get("base") == name_made_from(names[0], names[1:])
 
 
 def _method(record: Mapping[str, Any]) -> str:
