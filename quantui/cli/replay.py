@@ -131,7 +131,13 @@ def exit_code(state: RunState) -> int:
 
 
 def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
+    from quantui.runtime.made_before import made_before
+    from quantui.runtime.plan_room import disks_of, too_little
+
     estimate = plan.estimate
+    disks = disks_of(plan, made_before(plan))
+    lacking = [disk for disk in disks if disk.lacks]
+    code = ExitCode.DOES_NOT_FIT if lacking else ExitCode.OK
     if as_json:
         print_json(
             {
@@ -148,9 +154,19 @@ def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
                     "verdict": None if estimate.fit is None else estimate.fit.verdict,
                     "sources": dict(estimate.sources),
                 },
+                "disks": [
+                    {
+                        "folder": str(disk.folder),
+                        "needed_bytes": disk.needed,
+                        "free_bytes": disk.free,
+                        "writes": [{"step": title, "bytes": size} for title, size in disk.writes],
+                        "error": too_little(disk).to_dict() if disk.lacks else None,
+                    }
+                    for disk in disks
+                ],
             }
         )
-        return ExitCode.OK
+        return code
     out = console()
     say(
         out, f"engine    {plan.engine.name}, vLLM {plan.engine.vllm_version} ({plan.engine.origin})"
@@ -168,13 +184,23 @@ def _print_check(plan: Plan, changed: list[str], *, as_json: bool) -> int:
             say(out, f"          {name}: {sanitize(source)}")
     if estimate.fit is not None:
         say(out, f"verdict   {sanitize('; '.join(_verdict(estimate.fit)))}", indent=10)
+    for disk in disks:
+        verdict = "too little: " if disk.lacks else ""
+        text = f"{format_bytes(disk.needed)} of {format_bytes(disk.free)} free ({disk.folder})"
+        say(out, f"disk      {verdict}{sanitize(text)}", indent=10)
+        for title, size in disk.writes:
+            say(out, f"          {sanitize(title)}: {format_bytes(size)}")
+        if disk.lacks:
+            error = too_little(disk)
+            for line in (*error.detail, error.fix):
+                say(out, f"          {sanitize(line)}", indent=10)
     for notice in plan.notices:
         say(out, f"note      {sanitize(notice)}")
     for line in changed:
         say(out, f"differs   {sanitize(line)}")
     if not changed:
         say(out, "differs   nothing")
-    return ExitCode.OK
+    return code
 
 
 def _verdict(found: Fit) -> Iterator[str]:

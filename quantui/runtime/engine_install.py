@@ -21,6 +21,7 @@ from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.versions import leading_numbers
 from quantui.runtime import engine_store as store
+from quantui.runtime.caches.room import told_what_could_go
 from quantui.runtime.engine_build import check_build
 from quantui.runtime.engine_site import Site, look
 from quantui.runtime.paths import engines_dir
@@ -121,7 +122,7 @@ def check_disk(spec: EngineSpec) -> None:
     folder = engines_dir()
     free = shutil.disk_usage(folder).free
     if free < spec.disk_bytes:
-        raise QuantuiError(
+        error = QuantuiError(
             "disk.not-enough",
             f"{spec.name} takes {spec.disk_bytes / 1e9:.1f} GB on disk; {folder} has "
             f"{free / 1e9:.1f} GB free.",
@@ -129,6 +130,7 @@ def check_disk(spec: EngineSpec) -> None:
             "Free space, or put quantui on another disk with QUANTUI_HOME.",
             ExitCode.DOES_NOT_FIT,
         )
+        raise told_what_could_go(error, folder, spec.disk_bytes)
 
 
 def _swap(partial: Path, target: Path) -> None:

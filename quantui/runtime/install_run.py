@@ -15,6 +15,7 @@ from quantui.domain.formatting import format_bytes
 from quantui.domain.plan import InstallStep, MergeStep, QuantizeStep
 from quantui.engines.specs import engine_spec
 from quantui.runtime import engine_store as store
+from quantui.runtime.caches.room import told_what_could_go
 from quantui.runtime.engine_install import check_platform
 from quantui.runtime.engines import install_engine
 from quantui.runtime.log_tail import LogTail
@@ -64,13 +65,14 @@ def check_installs(plan: Plan, spared: frozenset[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise QuantuiError(
+        error = QuantuiError(
             "disk.not-enough",
             f"The engines to install take {format_bytes(need)} on disk; {folder} has {format_bytes(free)} free.",
             "They are " + " and ".join(step.engine for step in steps) + ".",
             "Free space, or put quantui on another disk with QUANTUI_HOME.",
             ExitCode.DOES_NOT_FIT,
         )
+        raise told_what_could_go(error, folder, need)
 
 
 def run_install(

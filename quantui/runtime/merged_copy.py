@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantui.domain.errors import QuantuiError
@@ -14,7 +16,6 @@ from quantui.runtime.artifacts import allocated_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from quantui.domain.plan import Plan
     from quantui.runtime.artifacts import ArtifactStore
@@ -93,7 +94,25 @@ def _needed_by(path: Path, run_id: str) -> str:
         for use in process_uses().of(str(path))
         if use.run_id != run_id and use.pid != os.getpid()
     ]
-    if not uses:
-        return ""
-    first = uses[0]
-    return f"in use by {first.name} (process {first.pid}), which {first.how}"
+    if uses:
+        first = uses[0]
+        return f"in use by {first.name} (process {first.pid}), which {first.how}"
+    profile = _profile_that_keeps(path)
+    return f"the profile {profile} uses it, and keeps it" if profile else ""
+
+
+def _profile_that_keeps(path: Path) -> str:
+    """The file of a known profile that uses a merged model and does not have it deleted itself; "" for none."""
+    from quantui.domain.caches.items import CacheItem
+    from quantui.runtime.caches.artifact_items import artifact_items
+    from quantui.runtime.caches.profile_uses import ProfileUses
+    from quantui.runtime.profile_file import load_profile
+
+    found = (item for item in artifact_items(lambda: False) if isinstance(item, CacheItem))
+    items = {item.path: item for item in found}
+    item = items.get(str(path))
+    for file in ProfileUses(items).of(item) if item is not None else ():
+        with contextlib.suppress(QuantuiError, OSError):
+            if load_profile(Path(file)).cleanup.after_run != "delete-merged":
+                return file
+    return ""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantui.domain.caches.room import room_fix, room_lines
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.plan import DownloadStep, InstallStep, MergeStep, QuantizeStep
 from quantui.runtime import paths
 from quantui.runtime.artifacts import RESERVE_BYTES, allocated_bytes
-from quantui.runtime.caches.room import device_of, told_what_could_go
+from quantui.runtime.caches.room import device_of, told_what_could_go, what_could_go
 
 if TYPE_CHECKING:
     from quantui.domain.plan import Plan, Step
@@ -74,6 +76,16 @@ def check_room(plan: Plan, made: frozenset[str]) -> None:
         alone = len(disk.writes) == 1 and first is not None and disk.writes[0][0] == first.title
         if disk.lacks and not alone:
             raise too_little(disk)
+
+
+def room_notes(plan: Plan, made: frozenset[str]) -> tuple[str, ...]:
+    """Lines for whoever looks at a plan: of each disk that lacks room, what could go and how."""
+    notes: list[str] = []
+    for disk in disks_of(plan, made):
+        if disk.lacks:
+            room = what_could_go(disk.folder, disk.needed)
+            notes += [*room_lines(room, time.time()), room_fix(room)]
+    return tuple(filter(None, notes))
 
 
 def too_little(disk: DiskOfPlan) -> QuantuiError:

@@ -35,8 +35,10 @@ from quantui.domain.plan import (
 )
 from quantui.domain.plan_summary import plan_summary
 from quantui.runtime.artifacts import ArtifactStore
+from quantui.runtime.caches.budget import BudgetWatch
 from quantui.runtime.install_run import check_installs, needless_installs, run_install
 from quantui.runtime.load_record import OUT_OF_MEMORY, keep_load
+from quantui.runtime.made_before import made_before
 from quantui.runtime.made_hashes import Hashing
 from quantui.runtime.measured import measured
 from quantui.runtime.merge_run import run_merge
@@ -62,6 +64,8 @@ if TYPE_CHECKING:
 
     from quantui.domain.plan import Plan, Step
 
+_HINT_S = 0.5
+"""The most that a run waits at its end to learn whether the caches are over their budget."""
 _LONG_S = 2.0
 """What takes longer at the end of a run is told."""
 
@@ -83,6 +87,7 @@ class Runner:
         self._figures: dict[str, float] = {}
         self._unmerged = False
         self._hashing = Hashing()
+        self._budget = BudgetWatch()
 
     def run(self) -> Iterator[RunEvent]:
         """All events of the run, recorded as they are yielded. The last one is RunFinished.
@@ -121,7 +126,7 @@ class Runner:
             spared |= needless_installs(self.plan, self.store, spared)
             # Before the hours a merge may take, not after them.
             check_installs(self.plan, spared)
-            check_room(self.plan, spared)
+            check_room(self.plan, spared | made_before(self.plan))
             for step in self.plan.steps:
                 if isinstance(step, ServeStep):
                     check_can_serve(step)
@@ -132,6 +137,7 @@ class Runner:
                 self._keep_load(caught)
                 raise
             self._keep_load(None)
+            self._budget.begin()
             if self._server is not None and self.hold_server:
                 text = f"Serving {self._server.step.served_name} at {self._server.url}/v1 until stopped."
                 yield Notice(at=time.time(), level="info", text=text)
@@ -148,13 +154,7 @@ class Runner:
                     if self._server is not None:
                         self._server.process.close()
                 else:
-                    if self._server is not None:
-                        yield from stop_server(self._context, self._server)
-                    yield from self._finish_hashing(error)
-                    if self._server is not None and (
-                        error is None or error.code == "run.cancelled"
-                    ):
-                        yield from after_serving(self.plan, self.store, self.folder.run_id)
+                    yield from self._end(error)
             finally:
                 self._hashing.stop()
                 self._context.close()
@@ -167,6 +167,18 @@ class Runner:
             seconds=time.monotonic() - started,
             error=None if error is None else error.to_dict(),
         )
+
+    def _end(self, error: QuantuiError | None) -> Generator[RunEvent, None, None]:
+        """Stop the server, then see to what the run leaves on the disk."""
+        if self._server is not None:
+            yield from stop_server(self._context, self._server)
+        yield from self._finish_hashing(error)
+        if error is not None and error.code != "run.cancelled":
+            return
+        if self._server is not None:
+            yield from after_serving(self.plan, self.store, self.folder.run_id)
+        if hint := self._budget.hint(_HINT_S):
+            yield Notice(at=time.time(), level="info", text=f"{hint}.")
 
     def _spare(self, step: Step) -> Iterator[RunEvent]:
         yield StepFinished(at=time.time(), step=step.id, seconds=0.0, result={"needless": True})
