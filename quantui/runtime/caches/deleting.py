@@ -21,7 +21,7 @@ from quantui.domain.caches.items import CacheItem, Kind
 from quantui.domain.errors import QuantuiError
 from quantui.runtime.caches.measuring import never
 from quantui.runtime.caches.places import Place, known_place
-from quantui.runtime.caches.tree_deleting import delete_tree, empty_trashed, tidy
+from quantui.runtime.caches.tree_deleting import delete_tree, empty_root, empty_trashed, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,6 +110,8 @@ class _Errand:
         if self._to_trash and item.kind in {*_OF_HUB, Kind.TRASH}:
             why = "it is in the trash" if item.kind is Kind.TRASH else _NO_TRASH
             yield from (Kept(one, why) for one, _ in group)
+        elif not place.parts and item.kind is not Kind.COMPILED:
+            yield Kept(item, "it is a whole folder that quantui looks after: it stays")
         elif item.kind in _OF_HUB:
             if self._of_hub is None:
                 from quantui.runtime.caches.hub_deleting import HubDeleting
@@ -118,6 +120,11 @@ class _Errand:
             yield from self._of_hub.delete(group, cancelled=self._cancelled)
         elif item.kind is Kind.TRASH:
             yield from empty_trashed(item, place, cancelled=self._cancelled)
+        elif not place.parts:
+            if self._to_trash:
+                yield Kept(item, _NO_TRASH)
+                return
+            yield from empty_root(item, place, batch=self._batch, cancelled=self._cancelled)
         else:
             yield from delete_tree(
                 item, place, to_trash=self._to_trash, batch=self._batch, cancelled=self._cancelled

@@ -19,7 +19,7 @@ FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Place:
-    """``root``: a known root without links. ``parts``: the names from there to the thing."""
+    """``root``: a known root without links. ``parts``: the names from there to the thing; () for the root itself."""
 
     root: str
     parts: tuple[str, ...]
@@ -36,16 +36,20 @@ class Place:
 
 
 def known_place(path: str, root: str) -> Place:
-    """The place of ``path`` in ``root``; raises ``cache.outside`` unless that is a known root and the path below it.
+    """The place of ``path`` in ``root``; raises ``cache.outside`` unless that is a known root and the path is in it.
 
     Only the root's own links are resolved: a name below it that is a link is refused by :func:`opened_parent`.
     """
     from quantui.runtime.caches.roots import known_roots
 
     real = os.path.realpath(root)
-    if real not in {os.path.realpath(known.path) for known in known_roots()}:
+    written = [str(known.path) for known in known_roots()]
+    written = [top for top in written if os.path.realpath(top) == real]
+    if not written:
         raise _outside(path, f"{root} is none of the folders that quantui looks after.")
-    for top in (root, real):
+    if path in {root, real}:
+        return Place(real, ())
+    for top in (root, real, *written):
         whole = top.rstrip("/") + "/"
         if path.startswith(whole):
             parts = tuple(path[len(whole) :].split("/"))

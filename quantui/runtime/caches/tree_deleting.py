@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from quantui.domain.caches.deletion import Deleted, DeletionEvent, DeletionProgress, Kept
 from quantui.domain.errors import QuantuiError
-from quantui.runtime.caches import trash
+from quantui.runtime.caches import trash_moves as moves
 from quantui.runtime.caches.guards import (
     changed,
     forget_maker,
@@ -22,6 +22,8 @@ from quantui.runtime.caches.measuring import measure_tree
 from quantui.runtime.caches.places import Place, opened_parent, refuse_mounts
 from quantui.runtime.caches.processes import process_uses, recent_uses
 from quantui.runtime.caches.removing import Removal
+from quantui.runtime.caches.trash_notes import IT, read_trashed
+from quantui.runtime.caches.tree_items import TRASH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +57,7 @@ def delete_tree(
         refuse_used(recent_uses().of(place.path))
         try:
             moved = held.enter_context(
-                trash.moved_away(place, item, parent, batch=batch, deleting=not to_trash)
+                moves.moved_away(place, item, parent, batch=batch, deleting=not to_trash)
             )
         except FileNotFoundError:
             if os.path.lexists(place.path):
@@ -68,7 +70,7 @@ def delete_tree(
             # A full disk has no room for the note: then it goes where it is, what makes it look whole first.
             yield from _removed(item, Removal(parent, place.name), cancelled, "where it was")
             return
-        it = f"{moved.folder}/{trash.IT}"
+        it = f"{moved.folder}/{IT}"
         try:
             if not os.path.samestat(os.lstat(it), status):
                 raise changed()
@@ -76,19 +78,36 @@ def delete_tree(
             uses = process_uses()
             refuse_used((*uses.of(it), *uses.of(place.path)))
         except BaseException:
-            trash.put_back(moved, parent, place.name)
+            moves.put_back(moved, parent, place.name)
             raise
         if to_trash:
             forget_maker(place)
             yield Deleted(item, 0, files=item.files, trashed=moved.folder)
             return
-        removal = Removal(moved.descriptor, trash.IT, all_or_none=True)
+        removal = Removal(moved.descriptor, IT, all_or_none=True)
         for event in _removed(item, removal, cancelled, "in the trash"):
             if isinstance(event, Kept) and removal.untouched:
-                trash.put_back(moved, parent, place.name)
+                moves.put_back(moved, parent, place.name)
             if isinstance(event, Deleted):
-                trash.drop_token(moved)
+                moves.drop_token(moved)
                 forget_maker(place)
+            yield event
+
+
+def empty_root(
+    item: CacheItem, place: Place, *, batch: str, cancelled: Callable[[], bool]
+) -> Iterator[DeletionEvent]:
+    """Delete all that lies in a root, which stays itself; ends with Deleted or Kept. Raises as :func:`delete_tree`."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(guarded(item.kind, place))
+        refuse_mounts(place.path)
+        refuse_changed(item, measure_tree(place.path))
+        refuse_used(process_uses().of(place.path))
+        moved = held.enter_context(moves.emptied_root(place.root, item, batch=batch))
+        removal = Removal(moved.descriptor, IT)
+        for event in _removed(item, removal, cancelled, "in the trash"):
+            if isinstance(event, Deleted):
+                moves.drop_token(moved)
             yield event
 
 
@@ -99,31 +118,31 @@ def empty_trashed(
     if not os.path.lexists(place.path):
         yield Deleted(item, 0)
         return
-    with trash.opened_token(place.path) as moved:
+    with moves.opened_token(place.path) as moved:
         refuse_mounts(place.path)
-        found = trash.read_trashed(place.path)
+        found = read_trashed(place.path)
         if found is not None and not found.half:
             refuse_changed(item, measure_tree(place.path))
         refuse_used(process_uses().of(place.path))
         with contextlib.suppress(OSError):
             # On a full disk there is no room for the mark: then the note goes first, and says as much.
-            trash.mark(moved, deleting=True)
+            moves.mark(moved, deleting=True)
         removal = Removal(moved.trash, moved.token)
         yield from _removed(item, removal, cancelled, "in the trash")
-        trash.drop_token(moved)
+        moves.drop_token(moved)
 
 
 def tidy(root: str) -> None:
     """Remove what moves into the trash of a root left that did not come to pass; nothing of it is a thing."""
-    folder = f"{root}/{trash.TRASH}"
+    folder = f"{root}/{TRASH}"
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in list(entries):
-            if entry.is_dir(follow_symlinks=False) and trash.read_trashed(entry.path) is None:
+            if entry.is_dir(follow_symlinks=False) and read_trashed(entry.path) is None:
                 with (
                     contextlib.suppress(OSError, QuantuiError),
-                    trash.opened_token(entry.path) as moved,
+                    moves.opened_token(entry.path) as moved,
                 ):
-                    trash.drop_token(moved)
+                    moves.drop_token(moved)
 
 
 def _removed(
