@@ -6,7 +6,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from quantui.domain.caches.items import CacheItem, DiskUse, Kind, Rebuild
-from quantui.domain.formatting import format_bytes
+from quantui.domain.caches.words import sized
 from quantui.runtime.caches.hub_holders import Held
 from quantui.runtime.caches.hub_repository import is_apart
 from quantui.runtime.caches.measuring import BLOCK
@@ -218,7 +218,7 @@ def _times(files: Iterable[os.stat_result]) -> tuple[float | None, float | None]
 
 
 def _bytes(blobs: list[Blob]) -> str:
-    return format_bytes(sum(blob.size for blob in blobs))
+    return sized(sum(blob.size for blob in blobs))
 
 
 def _counted(count: int, word: str) -> str:

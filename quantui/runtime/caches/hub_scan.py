@@ -52,6 +52,8 @@ def hub_items(root: str | Path) -> Iterator[CacheItem | ScanProblem]:
         if name in _NO_REPOSITORIES or (name == hub_store.FOLDER and store.there):
             continue
         if not _is_repository(name, path):
+            if not os.path.lexists(path):
+                continue
             yield ScanProblem(
                 path,
                 "It is no repository of the Hub.",
