@@ -211,7 +211,7 @@ def _listing(ref: str, commit: str | None) -> tuple[str, ...] | None:
         return None
     try:
         return tuple(file.path for file in get_cached_repo_tree(ref, revision=commit))
-    except (CachedRepoTreeNotFoundError, OSError, ValueError):
+    except (CachedRepoTreeNotFoundError, OSError, ValueError, AttributeError):
         return None
 
 

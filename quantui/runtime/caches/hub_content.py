@@ -180,7 +180,7 @@ def _listing(repo: Path, commit: str) -> dict[str, tuple[str, int | None]]:
             cache_dir=repo.parent,
         )
         return {file.path: (file.blob_id, file.size) for file in files}
-    except (CachedRepoTreeNotFoundError, OSError, ValueError, TypeError, KeyError):
+    except (CachedRepoTreeNotFoundError, OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
