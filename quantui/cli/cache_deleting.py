@@ -96,7 +96,7 @@ def plan_lines(
     for one in plan.stays:
         yield f"{'stays':>10}  {titled(one.item)}: {shown(one.why)}"
     for missed in shortfalls:
-        yield f"{'not met':>10}  {shown(missed.goal)}: {sized(missed.missing)} are missing;"
+        yield f"{'not met':>10}  {shown(missed.goal)}: {sized(missed.missing)} too few"
         yield f"{_INDENT}{shown(missed.why)}"
     if plan.goes or plan.stays:
         yield ""

@@ -26,6 +26,7 @@ from quantui.runtime.probe import probe_hardware
 CALLS = (
     "prepare_model_for_vllm", "get_or_create_merged_model", "merge_adapter", "was_trained_in_4bit",
     "quantize_model", "quantize_to_awq", "get_or_create_awq_model", "fit", "recommend",
+    "list_cache", "free_cache", "verify_cache",
 )  # fmt: skip
 HEAVY = {
     "asyncio", "huggingface_hub", "psutil", "pynvml", "rich", "textual", "tomlkit", "torch", "vllm",

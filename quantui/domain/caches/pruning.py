@@ -147,7 +147,8 @@ def _goals(
     for disk in disks if rules.keep_free is not None else ():
         roots = frozenset(disk.roots)
         keep = rules.keep_free or 0
-        words = f"{sized(keep)} free on the disk of {joined(sorted(roots))}"
+        more = f" and {len(roots) - 1} more" if len(roots) > 1 else ""
+        words = f"{sized(keep)} free on the disk of {min(roots, key=len, default='')}{more}"
         goals.append(_Goal(words, keep - disk.free_bytes, _lies_in(roots), on_a_disk=True))
     return [goal for goal in goals if goal.needed > 0]
 

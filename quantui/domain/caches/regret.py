@@ -24,6 +24,8 @@ DETACHED_GRACE = 7 * DAY
 """Seconds for which a revision without a name is left alone: whoever asked for the commit may come again."""
 _DOWNLOAD_RATE = 50e6
 """Bytes a second of a download where nothing was measured."""
+_WORTH = 1 << 20
+"""Bytes below which answers that were measured are no room worth the time to measure them again."""
 _LEAST_COST = 5.0
 """Seconds that having anything again costs at least: what is small is not worth its trouble."""
 
@@ -117,6 +119,8 @@ def _may_go(item: CacheItem, parts: Mapping[str, list[CacheItem]], now: float) -
     if item.kind in (Kind.INCOMPLETE, Kind.UNFINISHED, Kind.BROKEN):
         at = touched_at(item)
         return at is not None and now - at >= DOWNLOAD_GRACE
+    if item.kind is Kind.MEASURED and item.use.on_disk < _WORTH:
+        return False
     return to_be_had_again(item)
 
 
