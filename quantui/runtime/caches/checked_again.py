@@ -6,8 +6,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from quantui.domain.caches.items import Kind
-from quantui.runtime.caches.processes import process_uses
+from quantui.runtime.caches.measuring import never
+from quantui.runtime.caches.uses import with_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,23 +20,21 @@ def checked_again(
 ) -> dict[str, CacheItem]:
     """``everything`` without the chosen things that are gone, with those that are there as they are used now.
 
-    One pass over /proc. What a source of the inventory knew of users stays while those processes live.
+    One pass over /proc. Users that the inventory told stay while those processes live.
     """
     found = dict(everything)
-    wanted = {item.path: item for item in chosen}
-    wanted.update({item.path: item for item in everything.values() if item.parent in wanted})
-    uses = process_uses()
-    for path, item in wanted.items():
-        if not os.path.lexists(path):
-            found.pop(path, None)
+    paths = {item.path for item in chosen}
+    wanted: dict[str, CacheItem] = {}
+    for path, item in everything.items():
+        if path not in paths and item.parent not in paths:
             continue
-        names = (item.name,) if item.kind is Kind.HUB else ()
-        now = uses.of(path, names)
-        known = {use.pid for use in now}
-        before = (use for use in item.users if use.pid not in known and _lives(use.pid))
-        found[path] = replace(item, users=(*now, *before))
+        if os.path.lexists(path):
+            users = tuple(use for use in item.users if os.path.lexists(f"/proc/{use.pid}"))
+            wanted[path] = replace(item, users=users)
+        else:
+            del found[path]
+    found.update(wanted)
+    # A part is known by the name of its whole.
+    wholes = {item.parent: found[item.parent] for item in wanted.values() if item.parent in found}
+    found.update({item.path: item for item in with_users({**wholes, **wanted}, never)})
     return found
-
-
-def _lives(pid: int) -> bool:
-    return os.path.lexists(f"/proc/{pid}")

@@ -93,6 +93,8 @@ class CacheList(CacheScan):
         self._error: QuantuiError | None = None
         self._lane: Lane | None = None
         self._viewer = Viewer()
+        self._whole = False
+        """Whether what is shown was all there is."""
         self._cost_s = 0.0
         self._asked_at = 0.0
         self._now = time.time()
@@ -180,11 +182,12 @@ class CacheList(CacheScan):
         self.view = view = message.view
         place = None
         # Who is at the top while the disk is looked at sees the largest things come in.
-        if before is not None and (self.done or self.table.cursor):
+        if before is not None and (self._whole or self.table.cursor):
             paths = [line.item.path for line in view.lines]
             path = before.item.path
             place = paths.index(path) if path in paths else None
         self.table.show(view.lines, cursor=place)
+        self._whole = self.done
         if view.places != self._places.rows:
             names = [one.name for one in view.places]
             here = names.index(self.kept.place) if self.kept.place in names else 0

@@ -121,7 +121,7 @@ class CachePlan(TellsBugs, ModalScreen[DeletionPlan | None]):
             answers.add_option(Option(Content(words), id="delete"))
         if moved.goes:
             most = "" if len(moved.goes) == len(plan.goes) else f"{len(moved.goes):,} of them "
-            words = f"t  move {most}to the trash: can be undone, frees nothing until it is emptied"
+            words = f"t  move {most}to the trash: u undoes it; frees once it is emptied"
             answers.add_option(Option(Content(words), id="trash"))
         self.refresh_bindings()
 

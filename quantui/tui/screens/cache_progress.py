@@ -41,6 +41,7 @@ class CacheProgress(ModalScreen[None]):
         Binding("escape", "leave", "close"),
         Binding("enter", "close", "close", show=False),
         Binding("u", "undo", "undo"),
+        Binding("q,ctrl+q", "app.leave", "quit", key_display="q"),
     ]
     DEFAULT_CSS = """
     CacheProgress { align: center middle; }
