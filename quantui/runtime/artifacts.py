@@ -222,7 +222,7 @@ def noted_inputs(lock: Path) -> dict[str, str]:
     """What :func:`note_inputs` wrote; nothing when it cannot be read."""
     try:
         inputs = json.loads(lock.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return inputs if isinstance(inputs, dict) else {}
 
@@ -268,7 +268,7 @@ def read_artifact(path: Path) -> Artifact | None:
             return None
         if not all((path / name).stat().st_size == size for name, size in record["files"].items()):
             return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return Artifact(path, record)
 

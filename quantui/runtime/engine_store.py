@@ -73,7 +73,7 @@ def read_record(folder: Path) -> EngineRecord | None:
     """The record of a whole environment; None when there is none or it cannot be read."""
     try:
         return EngineRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -41,7 +41,7 @@ def find_unproven(staged: Path, inputs: Mapping[str, str]) -> dict[str, Any] | N
         made = note["made"]
         if not whole or note["inputs"] != dict(inputs) or not isinstance(made, dict):
             return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return made
 
