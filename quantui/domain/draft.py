@@ -295,7 +295,8 @@ class CleanupChoice:
     after_run: str = option(
         "keep",
         "Keep the merged model for the next run, or delete-merged: once the server has stopped, or once a "
-        "quantized model that is made of it is proven.",
+        "quantized model that is made of it is proven. It stays while another run or process uses it, or another "
+        "profile that keeps it.",
         choices=("keep", "delete-merged"),
     )
 

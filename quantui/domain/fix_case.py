@@ -20,11 +20,15 @@ Changes = Mapping[tuple[str, str], Any]
 
 @dataclass(frozen=True)
 class Fix:
-    """``words`` say what is changed, in numbers. ``method`` names another choice (answers.key_of), or is ""."""
+    """``words`` say what is changed, in numbers. ``method`` names another choice (answers.key_of), or is "".
+
+    ``opens`` names a screen ("cache") where a person does it; nothing is changed or run by the key itself.
+    """
 
     words: str
     changes: Changes = field(default_factory=dict)
     method: str = ""
+    opens: str = ""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ _BY_CODE: dict[str, tuple[Callable[[Case], Iterator[Fix]], ...]] = {
     "serve.remote-code": (serving.remote_code,),
     "serve.no-kernel": (making.other_method, serving.eager),
     "serve.missing-shared-library": (serving.own_engine,),
-    "serve.disk-full": (making.free_merged,),
+    "serve.disk-full": (making.look_at_caches, making.free_merged),
     "serve.bad-checkpoint": (making.make_again, making.other_method),
     "serve.bad-argument": (serving.without_arguments,),
     "serve.timeout": (serving.more_time, serving.eager),
@@ -69,7 +69,11 @@ _BY_CODE: dict[str, tuple[Callable[[Case], Iterator[Fix]], ...]] = {
     "merge.no-gpu": (making.merge_on_cpu, making.serve_unmerged),
     "merge.not-enough-memory": (making.merge_on_cpu, making.serve_unmerged),
     "quantize.failed-proof": (making.more_calibration, making.any_loss, making.other_method),
-    "quantize.not-enough-disk": (making.free_merged, making.other_method),
+    "quantize.not-enough-disk": (
+        making.look_at_caches,
+        making.free_merged,
+        making.other_method,
+    ),
     "check.perplexity": (making.other_method, making.more_calibration, making.no_limit),
     "check.wrong-model": (serving.free_port,),
     "check.empty-answer": (making.longer_answer, making.other_method),
@@ -79,7 +83,7 @@ _BY_CODE: dict[str, tuple[Callable[[Case], Iterator[Fix]], ...]] = {
 }
 _BY_FAMILY: dict[str, tuple[Callable[[Case], Iterator[Fix]], ...]] = {
     "memory": (serving.shorter_context, serving.computed_cache, making.smaller_method),
-    "disk": (making.free_merged, making.smaller_method),
+    "disk": (making.look_at_caches, making.free_merged, making.smaller_method),
     "merge": (making.serve_unmerged,),
     "quantize": (making.other_producer, making.other_method),
     "method": (making.other_method,),

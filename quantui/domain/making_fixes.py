@@ -99,6 +99,13 @@ def free_merged(case: Case) -> Iterator[Fix]:
         yield option("cleanup", "after_run", "delete-merged", words)
 
 
+def look_at_caches(case: Case) -> Iterator[Fix]:
+    """What takes the disk, to choose from: nothing is deleted unasked."""
+    could_go = sum(line.startswith("could go: ") for line in case.error.detail)
+    found = " (the error names what could go)" if could_go else ""
+    yield Fix(f"look at what takes the disk and delete some of it{found}", opens="cache")
+
+
 def other_method(case: Case) -> Iterator[Fix]:
     """The best other choice that fits."""
     yield from _other(case, smaller=False)

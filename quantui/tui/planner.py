@@ -19,13 +19,18 @@ if TYPE_CHECKING:
     from quantui.runtime.file_hashes import Progress
 
 
+_BUDGET_S = 10.0
+"""Nobody waits for the budget's line: it comes when it is known."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A plan with what Review shows beside it, all of it looked up once.
 
     ``costs`` of the steps, in their order, of which some were made before. ``differs``: what is not as it was when
     the profile was saved. ``profile``: its text as it would be saved, with its record; ``chosen``: only what is not
-    at its default. ``others``: runs under way, a line each.
+    at its default. ``others``: runs under way, a line each. ``room``: what could go where a disk is too small, and what
+    is over the budget; looked up later than the rest, by :func:`room_here`.
     """
 
     draft: Draft
@@ -36,6 +41,7 @@ class Planned:
     profile: str
     chosen: str
     others: tuple[str, ...] = ()
+    room: tuple[str, ...] = ()
 
 
 def plan_here(
@@ -96,6 +102,19 @@ def planned_here(
         render_chosen(saved),
         tuple(f"{run.title}{', serving' if run.serving else ''}" for run in living_runs()),
     )
+
+
+def room_here(planned: Planned) -> tuple[str, ...]:
+    """What :attr:`Planned.room` holds: looking takes seconds where a disk is too small, or a budget set."""
+    from quantui.runtime.caches.budget import BudgetWatch
+    from quantui.runtime.made_before import made_before
+    from quantui.runtime.plan_room import room_notes
+
+    watch = BudgetWatch()
+    watch.begin()
+    notes = room_notes(planned.plan, made_before(planned.plan))
+    hint = watch.hint(_BUDGET_S)
+    return (*notes, hint) if hint else notes
 
 
 def profile_of(draft: Draft, plan: Plan, facts: Facts, state: RunState | None = None) -> Draft:

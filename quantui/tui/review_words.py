@@ -32,6 +32,9 @@ def steps_content(planned: Planned, width: int) -> Content:
     lines += [_step_line(number, cost, title) for number, cost in enumerate(costs, 1)]
     lines.append(_total_line(costs, title))
     lines += _disk_lines(costs, planned.facts.hardware)
+    lines += [_line("", one_line(text), "$text-warning") for text in planned.room]
+    if planned.room:
+        lines.append(_line("", "c shows what takes the disk.", "$text-muted"))
     if any(cost.kind == "install" and not cost.made for cost in costs):
         text = "Enter also fetches and installs the engines that are missing."
         lines.append(_line("engine", text, "$text-warning"))

@@ -150,3 +150,15 @@ async def test_everything_fits_a_small_screen(tmp_path):
         ):
             assert f" {number}  " in text
         assert "1-9" in text.splitlines()[-1]
+
+
+async def test_when_the_disk_is_full_a_key_opens_the_caches_and_nothing_is_run(tmp_path):
+    body = (
+        "raise wire.WorkerError('disk.full', 'The disk is full.', 'Why.', 'Free it.', exit_code=3)"
+    )
+    async with wizard() as (app, pilot):
+        await failed(app, pilot, plan_of(merge_step(tmp_path, body)))
+        await pilot.press("1")
+        await wait_until(pilot, lambda: type(app.screen).__name__ == "CacheScreen")
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: shown(app) == "FailureScreen")

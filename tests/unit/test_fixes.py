@@ -158,10 +158,25 @@ def test_a_damaged_artifact_is_made_again(tmp_path):
 
 def test_a_full_disk_loses_the_merged_model_once_it_is_not_needed(tmp_path):
     plan = replace(PLAN, steps=(merge_step(tmp_path, bytes=2 << 30), quantize_step(tmp_path)))
-    (fix, again) = fixes_for(error("disk.full"), Draft(), plan, state("quantize"))
+    (_, fix, again) = fixes_for(error("disk.full"), Draft(), plan, state("quantize"))
     assert fix.changes == {("cleanup", "after_run"): "delete-merged"}
     assert "2.00 GiB" in fix.words
     assert again.changes == {}
+
+
+@pytest.mark.parametrize(
+    "code", ["disk.full", "disk.too-little", "disk.too-small", "disk.not-enough", "serve.disk-full",
+             "quantize.not-enough-disk"],
+)  # fmt: skip
+def test_where_a_disk_has_too_little_room_the_caches_are_looked_at_first(code):
+    first, *others = fixes_for(error(code), Draft(), PLAN, state("merge"))
+    assert (first.opens, dict(first.changes)) == ("cache", {})
+    assert not any(fix.opens for fix in others)
+
+
+def test_other_failures_do_not_lead_to_the_caches():
+    for code in ("serve.out-of-memory", "merge.no-gpu", "run.os-error"):
+        assert not any(fix.opens for fix in fixes_for(error(code), Draft(), PLAN, state("serve")))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ class FailureScreen(StepScreen):
     HELP = (
         "The run failed. A number makes the change it stands for, plans again and starts a new run; what was finished "
         "before is reused, so that it goes on from the step that failed. y copies a report for whoever is asked for "
-        "help: it holds no environment variables and no keys."
+        "help: it holds no environment variables and no keys. When a disk is full, 1 opens the caches; back here, "
+        "the last number tries again."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
@@ -216,6 +217,9 @@ class FailureScreen(StepScreen):
         if view is None or view.draft is None or self._planning or number > len(self._fixes):
             return
         fix = self._fixes[number - 1]
+        if fix.opens == "cache":
+            self.wizard.action_cache()
+            return
         draft = self._changed(view.draft, fix)
         self._planning = True
         self.refresh_bindings()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
+from textual import work
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
@@ -13,7 +15,7 @@ from textual.widgets import Static
 from quantui.domain.errors import QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.terminal_text import one_line
-from quantui.tui.planner import planned_here
+from quantui.tui.planner import planned_here, room_here
 from quantui.tui.review_words import commands_text
 from quantui.tui.screens.ask import Ask, Reply
 from quantui.tui.screens.step import StepScreen
@@ -39,6 +41,14 @@ class Reading(Message):
     def can_replace(self, message: Message) -> bool:
         """Only the newest is worth showing."""
         return isinstance(message, Reading)
+
+
+class RoomSeen(Message):
+    """What could go for a plan whose disks are too small, or over the budget."""
+
+    def __init__(self, planned: Planned, lines: tuple[str, ...]) -> None:
+        self.planned, self.lines = planned, lines
+        super().__init__()
 
 
 class ReviewScreen(StepScreen):
@@ -128,6 +138,18 @@ class ReviewScreen(StepScreen):
         self.refresh_bindings()
         if self._start_planned:
             self._start()
+        elif not session.simulated:
+            self._look_for_room(planned)
+
+    @work(thread=True, group="room", exclusive=True, exit_on_error=False)
+    def _look_for_room(self, planned: Planned) -> None:
+        self.post_message(RoomSeen(planned, room_here(planned)))
+
+    def on_room_seen(self, message: RoomSeen) -> None:
+        """Show it, unless something else was planned meanwhile."""
+        if message.lines and self._planned is message.planned:
+            self._planned = replace(message.planned, room=message.lines)
+            self.panes.show(self._planned)
 
     def _progress(self, name: str, done: int, total: int) -> None:
         """Called in the planning thread."""
@@ -255,5 +277,7 @@ class ReviewScreen(StepScreen):
             self.plan()
 
     def on_screen_resume(self) -> None:
-        """The path of the profile may have been chosen meanwhile."""
+        """The path of the profile may have been chosen meanwhile, or room been made."""
         self._say_where()
+        if self._planned is not None and self._planned.room:
+            self.plan()
