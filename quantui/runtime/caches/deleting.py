@@ -6,6 +6,7 @@ one goes on. Hub caches go through huggingface_hub, all else through the trash o
 
 from __future__ import annotations
 
+import os
 import secrets
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from quantui.domain.caches.items import CacheItem, Kind
 from quantui.domain.errors import QuantuiError
 from quantui.runtime.caches.measuring import never
 from quantui.runtime.caches.places import Place, known_place
-from quantui.runtime.caches.tree_deleting import delete_tree, empty_root, empty_trashed, tidy
+from quantui.runtime.caches.tree_deleting import delete_tree, empty_trashed, tidy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,15 +44,24 @@ def delete(plan: DeletionPlan, *, cancelled: Callable[[], bool] = never) -> Iter
     Stopping to take events stops the deletion the same way. Raises ``cache.outside`` (exit code 2) at once, before
     anything is touched, where a thing does not lie below a known root.
     """
-    placed = [(item, known_place(item.path, item.root)) for item in plan.goes]
-    return _carried_out(plan, placed, cancelled)
+    there = [item for item in plan.goes if os.path.lexists(item.path)]
+    # Where the thing is gone, what made its root a known one may be gone with it.
+    gone = [item for item in plan.goes if item not in there]
+    placed = [(item, known_place(item.path, item.root)) for item in there]
+    return _carried_out(plan, placed, gone, cancelled)
 
 
 def _carried_out(
-    plan: DeletionPlan, placed: Sequence[_Placed], cancelled: Callable[[], bool]
+    plan: DeletionPlan,
+    placed: Sequence[_Placed],
+    gone: Sequence[CacheItem],
+    cancelled: Callable[[], bool],
 ) -> Iterator[DeletionEvent]:
     errand = _Errand(plan.to_trash, cancelled)
-    deleted: list[Deleted] = []
+    deleted = [Deleted(item, 0) for item in gone]
+    for one in deleted:
+        yield Deleting(one.item)
+        yield one
     kept: list[Kept] = []
     stopped = False
     for group in _turns(placed):
@@ -68,13 +78,13 @@ def _carried_out(
         except (QuantuiError, OSError) as error:
             for item, _ in group:
                 if item.path not in ended:
-                    one = Kept(item, told(error))
-                    kept.append(one)
-                    yield one
+                    stays = Kept(item, told(error))
+                    kept.append(stays)
+                    yield stays
     for root in {place.root for _, place in placed}:
         tidy(root)
     freed = sum(one.freed for one in deleted) + sum(one.freed for one in kept)
-    cut = stopped or (cancelled() and len(deleted) + len(kept) < len(placed))
+    cut = stopped or (len(deleted) < len(plan.goes) and cancelled())
     yield DeletionReport(tuple(deleted), tuple(kept), freed, cut)
 
 
@@ -110,7 +120,7 @@ class _Errand:
         if self._to_trash and item.kind in {*_OF_HUB, Kind.TRASH}:
             why = "it is in the trash" if item.kind is Kind.TRASH else _NO_TRASH
             yield from (Kept(one, why) for one, _ in group)
-        elif not place.parts and item.kind is not Kind.COMPILED:
+        elif not place.parts:
             yield Kept(item, "it is a whole folder that quantui looks after: it stays")
         elif item.kind in _OF_HUB:
             if self._of_hub is None:
@@ -120,11 +130,6 @@ class _Errand:
             yield from self._of_hub.delete(group, cancelled=self._cancelled)
         elif item.kind is Kind.TRASH:
             yield from empty_trashed(item, place, cancelled=self._cancelled)
-        elif not place.parts:
-            if self._to_trash:
-                yield Kept(item, _NO_TRASH)
-                return
-            yield from empty_root(item, place, batch=self._batch, cancelled=self._cancelled)
         else:
             yield from delete_tree(
                 item, place, to_trash=self._to_trash, batch=self._batch, cancelled=self._cancelled

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.caches.items import CacheItem
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime.caches.guards import guarded
+from quantui.runtime.caches.permitted import refuse_misplaced
 from quantui.runtime.caches.places import Place, known_place, opened_parent
 from quantui.runtime.caches.trash_moves import gone, opened_token, put_back
 from quantui.runtime.caches.trash_notes import IT, Trashed, read_trashed, trashed_in
@@ -62,8 +63,7 @@ def restore(thing: CacheItem | Trashed | str | os.PathLike[str]) -> Path:
                 ExitCode.DOES_NOT_FIT,
             )
         place = known_place(found.path, found.root)
-        if not place.parts:
-            raise gone(folder)
+        refuse_misplaced(found.kind, place)
         with guarded(found.kind, place), _way_back(place) as parent:
             put_back(moved, parent, place.name)
         return Path(found.path)

@@ -100,32 +100,6 @@ def moved_away(
         yield moved
 
 
-@contextlib.contextmanager
-def emptied_root(root: str, item: CacheItem, *, batch: str) -> Iterator[Moved]:
-    """Move all that lies in a root to its trash, marked as being deleted; the root itself stays. Raises OSError."""
-    with contextlib.ExitStack() as opened:
-        trash, token, descriptor = _new_token(root, opened)
-        folder = os.path.join(root, TRASH, token)  # noqa: PTH118
-        moved = Moved(descriptor, trash, token, folder, _what(item, batch, deleting=True))
-        try:
-            write_note(descriptor, moved.what)
-            os.mkdir(IT, 0o700, dir_fd=descriptor)
-            it = os.open(IT, FOLDER_FLAGS, dir_fd=descriptor)
-            opened.callback(os.close, it)
-            top = os.open(root, FOLDER_FLAGS)
-            opened.callback(os.close, top)
-            for name in os.listdir(top):  # noqa: PTH208
-                if name != TRASH:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.rename(name, name, src_dir_fd=top, dst_dir_fd=it)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.rmdir(IT, dir_fd=descriptor)
-            drop_token(moved)
-            raise
-        yield moved
-
-
 def put_back(moved: Moved, parent: int, name: str) -> None:
     """Rename what was moved to ``name`` of the open folder ``parent``, and drop its token.
 
@@ -158,6 +132,7 @@ def drop_token(moved: Moved) -> None:
                 os.unlink(name, dir_fd=moved.descriptor)
     with contextlib.suppress(OSError):
         os.rmdir(moved.token, dir_fd=moved.trash)
+    with contextlib.suppress(OSError):
         os.rmdir(os.path.dirname(moved.folder))  # noqa: PTH106, PTH120
 
 

@@ -19,6 +19,7 @@ from quantui.runtime.caches.guards import (
     refuse_used,
 )
 from quantui.runtime.caches.measuring import measure_tree
+from quantui.runtime.caches.permitted import refuse_misplaced
 from quantui.runtime.caches.places import Place, opened_parent, refuse_mounts
 from quantui.runtime.caches.processes import process_uses, recent_uses
 from quantui.runtime.caches.removing import Removal
@@ -43,6 +44,7 @@ def delete_tree(
 
     It is looked at before it is moved away, and again where nobody finds it by its name any more.
     """
+    refuse_misplaced(item.kind, place)
     with contextlib.ExitStack() as held:
         try:
             parent = held.enter_context(opened_parent(place))
@@ -94,27 +96,11 @@ def delete_tree(
             yield event
 
 
-def empty_root(
-    item: CacheItem, place: Place, *, batch: str, cancelled: Callable[[], bool]
-) -> Iterator[DeletionEvent]:
-    """Delete all that lies in a root, which stays itself; ends with Deleted or Kept. Raises as :func:`delete_tree`."""
-    with contextlib.ExitStack() as held:
-        held.enter_context(guarded(item.kind, place))
-        refuse_mounts(place.path)
-        refuse_changed(item, measure_tree(place.path))
-        refuse_used(process_uses().of(place.path))
-        moved = held.enter_context(moves.emptied_root(place.root, item, batch=batch))
-        removal = Removal(moved.descriptor, IT)
-        for event in _removed(item, removal, cancelled, "in the trash"):
-            if isinstance(event, Deleted):
-                moves.drop_token(moved)
-            yield event
-
-
 def empty_trashed(
     item: CacheItem, place: Place, *, cancelled: Callable[[], bool]
 ) -> Iterator[DeletionEvent]:
     """Empty one thing of the trash; ends with Deleted or Kept. Raises as :func:`delete_tree` does."""
+    refuse_misplaced(item.kind, place)
     if not os.path.lexists(place.path):
         yield Deleted(item, 0)
         return
