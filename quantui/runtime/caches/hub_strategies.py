@@ -36,10 +36,13 @@ class HubPlans:
         """For revisions of the repository in the folder ``repo``; None where huggingface_hub does not list it so.
 
         ``commits``: the revisions, and the paths of the blobs that each is known to refer to. Narrowed to the one
-        repository: two may hold the same commit, and ``delete_revisions`` takes the first it meets.
+        repository: two may hold the same commit, and ``delete_revisions`` takes the first it meets. Empty, to be
+        filled with :func:`narrowed`, where huggingface_hub cannot read the cache.
         """
         for again in (False, True):
             info = self._info(root, again=again)
+            if info is None:
+                return empty_strategy(root)
             ours = [one for one in info.repos if str(one.repo_path) == repo]
             if len(ours) != 1:
                 continue
@@ -53,12 +56,17 @@ class HubPlans:
                 return found
         return None
 
-    def _info(self, root: str, *, again: bool) -> Any:  # noqa: ANN401 - HFCacheInfo
+    def _info(self, root: str, *, again: bool) -> Any | None:  # noqa: ANN401 - HFCacheInfo
+        """What huggingface_hub finds; None where one unreadable repository keeps it from reading any."""
         from huggingface_hub import scan_cache_dir
 
         if again or root not in self._scanned:
-            with quiet():
-                self._scanned[root] = scan_cache_dir(root)
+            try:
+                with quiet():
+                    self._scanned[root] = scan_cache_dir(root)
+            except (OSError, ValueError, RuntimeError):
+                # A folder that may not be read, a branch's file that is no text, a loop of links.
+                self._scanned[root] = None
         return self._scanned[root]
 
 
