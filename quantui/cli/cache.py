@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -117,6 +118,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action; gives the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            # Names of any script, on a terminal of any encoding.
+            reconfigure(errors="replace")
     module, name = _ACTIONS[args.action]
     return int(getattr(import_module(module), name)(args))
 

@@ -12,6 +12,7 @@ from quantui.domain.caches.deletion import freed_by, on_disk, outermost
 from quantui.domain.caches.filters import parse_filter, parse_sort
 from quantui.domain.caches.items import CacheItem, Kind
 from quantui.domain.caches.json_form import disk_json, item_json, problem_json
+from quantui.domain.caches.naming import refuse_bare_keys
 from quantui.domain.caches.pruning import PruneRules, budget_used, prune
 from quantui.domain.caches.words import (
     aged,
@@ -33,12 +34,15 @@ if TYPE_CHECKING:
 
 _HEAD = f"{'SIZE':>10}  {'FREES':>10}  {'UNUSED':>9}  {'KIND':<10}  NAME"
 
+_MOST_PROBLEMS = 12
+
 
 def show(args: argparse.Namespace) -> int:
     """Print what matches, then the sums; or one JSON document."""
     from quantui.domain.quantities import count
     from quantui.runtime.settings import read_settings
 
+    refuse_bare_keys(args.words)
     wanted = parse_filter(" ".join(args.words))
     order = parse_sort(args.sort)
     kinds = kinds_of(args.kinds)
@@ -101,12 +105,15 @@ def _lines(
         )
     yield f"{'budget':<11} {budget_words(budget_used(found.items.values()), settings.budget)}"
     yield from _hint(found, settings, now)
-    for problem in found.problems:
+    for problem in found.problems[:_MOST_PROBLEMS]:
         yield f"! {shown(problem.path)}: {shown(problem.what)} {shown(problem.fix)}".rstrip()
+    if len(found.problems) > _MOST_PROBLEMS:
+        yield f"! and {len(found.problems) - _MOST_PROBLEMS:,} more problems; --json lists all"
 
 
 def _row(item: CacheItem, now: float) -> str:
     unused = "unknown" if item.used_at is None else aged(max(0.0, now - item.used_at))
+    unused = "<1 min" if unused == "now" else unused
     state = state_of(item)
     return (
         f"{sized(item.use.on_disk):>10}  {sized(item.use.frees):>10}  {unused:>9}  "

@@ -107,6 +107,8 @@ def test_ls_json_is_one_document(run, hub):
         (("ls", "--sort", "sise"), "Did you mean size?"),
         (("ls", "--limit", "none"), "whole number"),
         (("rm",), "give a filter"),
+        (("ls", "size"), "in quotes"),
+        (("rm", "used", "--yes"), "in quotes"),
         (("prune", "--older-than", "30"), "--older-than 30d"),
         (("prune", "--keep-free", "lots"), "200GB"),
         (("budget", "200"), "200GB"),
@@ -126,6 +128,18 @@ def test_names_from_strangers_cannot_reach_the_terminal(run, own_home):
     assert " run " in out
     assert "\x1b" not in out
     json.loads(run("ls", "--json")[1])
+
+
+def test_a_terminal_of_another_encoding_is_no_defect(own_home):
+    folder = own_home / "runs" / "模型"
+    folder.mkdir(parents=True)
+    (folder / "log").write_bytes(b"x" * 9000)
+    done = subprocess.run(
+        [sys.executable, "-m", "quantui", "cache", "rm", "模型", "--yes"],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.OK
+    assert not folder.exists()
 
 
 def test_ls_loads_neither_the_hub_nor_a_terminals_libraries():

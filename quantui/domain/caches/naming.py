@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantui.domain.caches.filters import Filter, parse_filter
+from quantui.domain.caches.filters import KEYS, Filter, parse_filter
 from quantui.domain.caches.items import CacheItem, Kind
 from quantui.domain.caches.words import sized, titled
 from quantui.domain.errors import ExitCode, QuantuiError
@@ -43,7 +43,20 @@ def told_apart(words: Iterable[str], *, filters: Iterable[str] = ()) -> Words:
             terms.append(word)
         else:
             names.append(word)
+    refuse_bare_keys(names)
     return Words(tuple(names), parse_filter(" ".join(terms)))
+
+
+def refuse_bare_keys(words: Iterable[str]) -> None:
+    """Refuse a key alone: the shell took the rest of ``size>10GB`` for a file to write to."""
+    for word in words:
+        if word in KEYS:
+            raise QuantuiError(
+                "cache.bad-filter",
+                f"{word} alone says nothing.",
+                f"Without quotes the shell reads {word}>X as: write to the file X.",
+                f"Put it in quotes, {KEYS[word][1]}; a name that is {word}: name={word}",
+            )
 
 
 def pick(items: Mapping[str, CacheItem], words: Words, *, now: float) -> tuple[CacheItem, ...]:
