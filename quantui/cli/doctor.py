@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from quantui.runtime.caches.area_sizes import AreaSize
     from quantui.runtime.engines import EngineStatus
 
+_BUDGET_S = 10.0
+"""The sizes are read for the report in any case; only who uses what is looked up besides."""
+
 _STYLES = {"note": "dim", "warning": "yellow", "error": "bold red"}
 
 
@@ -40,8 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look, print, and give the exit code described in the head of this module."""
     from quantui.runtime.caches.area_sizes import area_sizes
+    from quantui.runtime.caches.budget import BudgetWatch
     from quantui.runtime.probe import probe_hardware
 
+    budget = BudgetWatch()
+    budget.begin()
     report = probe_hardware()
     engines, engines_unread = _engines()
     caches = area_sizes()
@@ -50,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         *engines_unread,
         *engine_problems(engines, report),
         *cache_problems(caches),
+        *_over_budget(budget.hint(_BUDGET_S)),
     )
     if args.json:
         print_json(document(report, engines, caches))
@@ -96,6 +103,10 @@ def cache_problems(caches: Iterable[AreaSize]) -> tuple[Problem, ...]:
         for cache in caches
         if cache.problem
     )
+
+
+def _over_budget(hint: str) -> tuple[Problem, ...]:
+    return (Problem("cache.over-budget", f"{hint}.", severity="note"),) if hint else ()
 
 
 def _system(host: Host) -> Iterable[RenderableType]:
