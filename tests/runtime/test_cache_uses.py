@@ -142,6 +142,14 @@ def test_things_are_given_first_without_and_then_with_their_users(running):
     assert given[-1] is True
 
 
+def test_a_descriptor_that_a_process_was_started_with_is_none_of_this_ones(running):
+    folder = ArtifactStore().root / merged()
+    descriptor = os.open(folder, os.O_RDONLY)
+    running(SLEEP, f"/dev/fd/{descriptor}", f"/proc/self/fd/{descriptor}")
+    assert not items()[folder.name].busy
+    os.close(descriptor)
+
+
 def test_a_run_that_lives_is_in_use():
     folder = record_run("20270101-000000-aaaaaa", outcome=None)
     (folder.path / "owner.pid").write_text(_mark())

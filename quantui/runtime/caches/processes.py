@@ -212,6 +212,9 @@ def _note_arguments(uses: ProcessUses, arguments: Iterable[str], cwd: str, seen:
 
 
 def _as_paths(place: str, cwd: str) -> tuple[str, ...]:
+    if place.startswith(("/dev/", "/proc/")):
+        # /dev/fd/3 is another file in that process than in this one.
+        return ()
     if place.startswith("/"):
         return tuple({os.path.normpath(place), os.path.realpath(place)})
     if not place or place.startswith("-") or not cwd:
