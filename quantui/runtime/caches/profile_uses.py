@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CHECKPOINTS = frozenset({Kind.MERGED, Kind.QUANTIZED})
+_USED = _CHECKPOINTS | {Kind.HUB, Kind.REVISION, Kind.ENGINE, Kind.FOLDER}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class ProfileUses:
 
     def of(self, item: CacheItem) -> tuple[str, ...]:
         """The files of the profiles that use it, those used last first."""
+        if item.kind not in _USED:
+            return ()
         return tuple(one.file for one in self._profiles if self._uses(one, item))
 
     def _uses(self, profile: _Profile, item: CacheItem) -> bool:

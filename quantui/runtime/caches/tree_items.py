@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +38,9 @@ def tree_item(
     yield from tree.problems
     known.setdefault("used_at", tree.used_at)
     known.setdefault("files", tree.files)
-    known.setdefault("stamp", astuple(tree.stamp))
+    # As dataclasses.astuple gives it, which takes longer than measuring a run.
+    one = tree.stamp
+    known.setdefault("stamp", (one.device, one.inode, one.entries, one.newest))
     yield CacheItem(kind, name or path.name, str(path), str(root), tree.use, **known)
 
 

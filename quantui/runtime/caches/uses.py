@@ -36,8 +36,9 @@ def used(known: Mapping[str, CacheItem], stop: Callable[[], bool]) -> Iterator[C
         if stop():
             return
         item = changed.get(path, before)
-        later = past.told(replace(item, profiles=profiles.of(item)))
-        if later != item:
+        files = profiles.of(item)
+        later = past.told(replace(item, profiles=files) if files != item.profiles else item)
+        if later is not item:
             yield later
 
 
