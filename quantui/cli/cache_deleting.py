@@ -115,6 +115,8 @@ def _thing(item: CacheItem, why: str, now: float, *, to_trash: bool) -> Iterator
         yield f"{_INDENT}used by {', '.join(map(shown, item.profiles[:3]))}"
     if item.kind is Kind.TRASH:
         yield f"{_INDENT}then it is gone for good"
+    elif item.rebuild is not None and not item.rebuild.possible:
+        yield f"{_INDENT}not to be had again: {rebuilt(item.rebuild)}"
     elif not to_trash:
         yield f"{_INDENT}to have it again: {rebuilt(item.rebuild)}"
 
@@ -177,7 +179,8 @@ class _Told:
             self._at += 1
             self._living(event.item, "")
         elif isinstance(event, DeletionProgress):
-            self._living(event.item, f", {event.files:,} files, {sized(event.freed)} freed")
+            files = f"{event.files:,} file{'' if event.files == 1 else 's'}"
+            self._living(event.item, f", {files}, {sized(event.freed)} freed")
         elif isinstance(event, Deleted):
             done = "moved to the trash" if event.trashed else f"deleted, {sized(event.freed)} freed"
             self._say(f"✓ {titled(event.item)}: {done}")

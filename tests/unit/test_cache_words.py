@@ -132,6 +132,13 @@ def test_a_report_says_what_stayed_and_what_was_not_begun():
     )
 
 
+def test_a_report_of_nothing_whole_says_what_is_gone_all_the_same():
+    plan = DeletionPlan((thing(),), (), GIB, 0)
+    assert report_words(DeletionReport((), (), 0), plan) == "Nothing was deleted."
+    begun = DeletionReport((), (Kept(thing(), "stopped", GIB // 4),), GIB // 4, cancelled=True)
+    assert "whole; 256.0 MiB freed of 1.00 GiB planned" in report_words(begun, plan)
+
+
 def test_the_budget_says_how_far_it_is_used():
     assert budget_words(GIB, None) == "1.00 GiB, no budget set"
     assert budget_words(GIB, 4 * GIB) == "1.00 GiB of the budget of 4.00 GiB (25%)"

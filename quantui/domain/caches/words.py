@@ -166,7 +166,9 @@ def report_words(report: DeletionReport, plan: DeletionPlan) -> str:
     elif report.deleted:
         text = f"Deleted {done}: {sized(report.freed)} freed"
     else:
-        text = "Nothing was deleted" + (f"; {sized(report.freed)} freed" if report.freed else "")
+        text = "Nothing was deleted"
+        if report.freed:
+            text += f" whole; {sized(report.freed)} freed of {sized(plan.frees)} planned"
     if not plan.to_trash and report.deleted:
         planned = sized(plan.frees)
         text += ", as planned" if planned == sized(report.freed) else f" of {planned} planned"
