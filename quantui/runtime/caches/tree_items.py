@@ -39,8 +39,7 @@ def tree_item(
     known.setdefault("used_at", tree.used_at)
     known.setdefault("files", tree.files)
     # As dataclasses.astuple gives it, which takes longer than measuring a run.
-    one = tree.stamp
-    known.setdefault("stamp", (one.device, one.inode, one.entries, one.newest))
+    known.setdefault("stamp", tuple(vars(tree.stamp).values()))
     yield CacheItem(kind, name or path.name, str(path), str(root), tree.use, **known)
 
 
