@@ -159,13 +159,12 @@ class _Work:
     def _blobs(self) -> Iterator[DeletionEvent]:
         """The doomed blobs that nothing refers to now, each of which goes with its entry in the shared store."""
         turn = self._turn
-        news = turn.news()
-        if news:
-            self._why = news
-            return
         blobs = turn.unreferenced_now()
         for start in range(0, len(blobs), _AT_ONCE):
             if self._stop():
+                return
+            self._why = turn.news()
+            if self._why:
                 return
             some = blobs[start : start + _AT_ONCE]
             if not strategies.is_plain(some[0], turn.root):

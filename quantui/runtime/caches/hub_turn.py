@@ -11,7 +11,7 @@ from quantui.domain.errors import QuantuiError
 from quantui.runtime.caches.guards import changed
 from quantui.runtime.caches.hub_holders import Ledger
 from quantui.runtime.caches.hub_reading import read_repository
-from quantui.runtime.caches.hub_repository import TYPES
+from quantui.runtime.caches.hub_repository import PASSED_OVER, TYPES
 from quantui.runtime.caches.hub_rows import repository_items
 from quantui.runtime.caches.hub_store import SharedStore
 from quantui.runtime.caches.mounts import mounts
@@ -42,6 +42,7 @@ class Turn:
         self.scan = scan
         self.items = [item for _, item in things.values()]
         self.names = (scan.id,)
+        self._other_names = _names(f"{repo}/blobs") - set(scan.blobs)
         self._revisions = {f"snapshots/{one.name}": one for one in scan.revisions}
 
     @property
@@ -155,14 +156,21 @@ class Turn:
         return ""
 
     def news(self) -> str:
-        """Why no blob may go now, after the snapshots went: somebody began to download; "" where nobody did."""
-        now = self._now()
-        if now is None:
-            return ""
-        known = {one.name for one in self.scan.revisions}
-        if any(one.name not in known or self._is_new(one) for one in now.revisions):
-            return BEGUN
-        if self.whole and set(now.blobs) - set(self.scan.blobs):
+        """Why no blob may go now, after the snapshots went: somebody began to download; "" where nobody did.
+
+        A snapshot's folder is the first thing that huggingface_hub makes. Two listings: asked before every few blobs.
+        """
+        for name in _names(f"{self.repo}/snapshots"):
+            before = self._revisions.get(f"snapshots/{name}")
+            try:
+                now = os.lstat(f"{self.repo}/snapshots/{name}")
+            except FileNotFoundError:
+                continue
+            if before is None and name not in PASSED_OVER:
+                return BEGUN
+            if before is not None and not os.path.samestat(before.folder, now):
+                return BEGUN
+        if self.whole and _names(f"{self.repo}/blobs") - set(self.scan.blobs) - self._other_names:
             return BEGUN
         return ""
 
@@ -248,6 +256,13 @@ def _is_of_hub(item: CacheItem, place: Place) -> bool:
     is_root = place.root in {str(root) for root in hub_roots()}
     is_repo = place.parts[0].partition("--")[0] in TYPES and "--" in place.parts[0]
     return is_root and is_repo and len(place.parts) == length and place.parts[1:-1] == between
+
+
+def _names(folder: str) -> set[str]:
+    try:
+        return set(os.listdir(folder))  # noqa: PTH208 - paths are text here
+    except OSError:
+        return set()
 
 
 def _plain_files(revision: Revision) -> set[str]:
