@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -442,6 +444,35 @@ def test_verifying_does_not_look_like_using(repo, snapshot):
     os.utime(blob, (1.0, blob.stat().st_mtime))
     verdict(item(Kind.HUB, repo))
     assert blob.stat().st_atime == 1.0
+
+
+def resident(path):
+    """Bytes of a file in the page cache; skips where nothing tells."""
+    tool = shutil.which("fincore")
+    if tool is None:
+        pytest.skip("there is no fincore")
+    told = subprocess.run([tool, "-nb", "-o", "RES", path], capture_output=True, text=True)
+    return int(told.stdout or 0)
+
+
+def forget(path):
+    """Let the page cache drop a file; skips where it lives there alone, as on tmpfs."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+    if resident(path):
+        pytest.skip("this file system keeps its files in memory")
+
+
+def test_verifying_leaves_the_page_cache_as_it_was(repo, snapshot):
+    blob = blob_of(snapshot, "model.safetensors")
+    forget(blob)
+    verdict(item(Kind.HUB, repo))
+    assert resident(blob) == 0
+    blob.read_bytes()
+    verdict(item(Kind.HUB, repo))
+    assert resident(blob) >= len(WEIGHTS)
 
 
 def test_a_name_that_is_not_utf8_is_read_like_any_other(made):
