@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from quantui.domain.plan import ArtifactKey
 from quantui.runtime.artifacts import ArtifactStore, Origin
 from quantui.runtime.browsed_folders import add_folder
 from quantui.runtime.caches.inventory import collect, scan
+from quantui.runtime.caches.processes import process_uses
 from quantui.runtime.known_profiles import note_profile
 
 NEW, OLD = "a" * 40, "b" * 40
@@ -148,6 +150,13 @@ def test_a_descriptor_that_a_process_was_started_with_is_none_of_this_ones(runni
     running(SLEEP, f"/dev/fd/{descriptor}", f"/proc/self/fd/{descriptor}")
     assert not items()[folder.name].busy
     os.close(descriptor)
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no /dev/shm here")
+def test_a_file_in_shared_memory_is_in_use_as_any_other(running):
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        pid = running(f"file = open({file.name!r}); " + SLEEP)
+        assert [use.pid for use in process_uses().of(file.name)] == [pid]
 
 
 def test_a_run_that_lives_is_in_use():

@@ -178,7 +178,7 @@ def _note_open(uses: ProcessUses, folder: str, seen: _Seen) -> None:
     for number in numbers:
         place = f"{descriptors}/{number}"
         path = _link(place)
-        if not path.startswith("/") or path.startswith(("/dev/", "/proc/")):
+        if not path.startswith("/") or _is_descriptor(path):
             continue
         with contextlib.suppress(OSError):
             if not stat.S_ISDIR(os.stat(place).st_mode):  # noqa: PTH116 - thousands of them
@@ -212,8 +212,7 @@ def _note_arguments(uses: ProcessUses, arguments: Iterable[str], cwd: str, seen:
 
 
 def _as_paths(place: str, cwd: str) -> tuple[str, ...]:
-    if place.startswith(("/dev/", "/proc/")):
-        # /dev/fd/3 is another file in that process than in this one.
+    if _is_descriptor(place):
         return ()
     if place.startswith("/"):
         return tuple({os.path.normpath(place), os.path.realpath(place)})
@@ -222,6 +221,16 @@ def _as_paths(place: str, cwd: str) -> tuple[str, ...]:
     joined = os.path.join(cwd, place)  # noqa: PTH118 - paths are text here
     # A word is a path only where there is something: `serve` is none.
     return (os.path.realpath(joined),) if os.path.lexists(joined) else ()
+
+
+def _is_descriptor(path: str) -> bool:
+    """Whether it is a device, or a name like /dev/fd/3, which is another file in that process than in this one.
+
+    People keep models in /dev/shm: it is memory with the names of files.
+    """
+    return path.startswith("/proc/") or (
+        path.startswith("/dev/") and not path.startswith("/dev/shm/")
+    )
 
 
 def _look_at_runs(uses: ProcessUses) -> None:
