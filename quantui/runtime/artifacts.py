@@ -56,6 +56,13 @@ class Origin:
     made_from: MadeFrom | None = None
     seconds: float | None = None
 
+    def told(self) -> dict[str, Any]:
+        """As a record holds it."""
+        return {
+            "made_from": None if self.made_from is None else self.made_from.to_dict(),
+            "seconds": None if self.seconds is None else round(self.seconds, 1),
+        }
+
 
 class ArtifactStore:
     """All artifacts below one folder."""
@@ -163,7 +170,7 @@ def write_record(
 ) -> dict[str, Any]:
     """Write ``quantui.json`` into ``folder``, which is whole; gives what it holds."""
     origin = origin or Origin()
-    record = {
+    record: dict[str, Any] = {
         "format": _FORMAT,
         "kind": key.kind,
         "base": key.base,
@@ -172,8 +179,7 @@ def write_record(
         "created": time.time(),
         "files": file_sizes(folder),
         "made": made,
-        "made_from": None if origin.made_from is None else origin.made_from.to_dict(),
-        "seconds": None if origin.seconds is None else round(origin.seconds, 1),
+        **origin.told(),
     }
     write_whole(folder / RECORD, record)
     return record

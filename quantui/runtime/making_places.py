@@ -25,7 +25,9 @@ from quantui.runtime.artifacts import (
     noted_inputs,
     require_room,
     write_record,
+    write_whole,
 )
+from quantui.runtime.made_records import PROOF, read_proof
 from quantui.runtime.unfinished import OUT, SET_ASIDE, Unfinished, unfinished_at
 from quantui.runtime.unproven import BROKEN, UNPROVEN_FOLDER, is_set_aside, set_aside
 
@@ -175,6 +177,8 @@ class FolderPlace:
             record = write_record(staged, self._key, made, origin)
             check_can_make(self._path, subject=_subject(self._proven_later))
             staged.rename(self._path)
+        elif proof := read_proof(self._path):
+            write_whole(self._path / PROOF, {**proof, **origin.told()})
         self._forget()
         return Artifact(self._path, record)
 

@@ -17,7 +17,9 @@ from recorded_runs import record_run
 
 from quantui.domain.caches.deletion import on_disk
 from quantui.domain.caches.items import CacheItem, Kind, ScanProblem
+from quantui.domain.caches.made_from import Ingredient, MadeFrom
 from quantui.runtime import paths
+from quantui.runtime.artifacts import Origin
 from quantui.runtime.browsed_folders import add_folder
 from quantui.runtime.caches.inventory import collect, scan, things
 from quantui.runtime.engine_store import EngineRecord, write_record
@@ -293,6 +295,18 @@ def test_models_and_adapters_in_added_folders_are_told(tmp_path):
     assert not items["llama"].rebuild.possible
     assert items["llama"].trashable
     assert not items["llama"].keep
+
+
+@pytest.mark.parametrize("name", ["quantui.json", "merge_proof.json"])
+def test_what_quantui_made_there_says_how_it_comes_back(tmp_path, name):
+    folder = write(tmp_path / "mine" / "merged", model_files())
+    base = write(tmp_path / "base", model_files())
+    origin = Origin(MadeFrom(Ingredient("./base", path=str(base))), 60.0)
+    (folder / name).write_text(json.dumps(origin.told()))
+    add_folder(str(tmp_path / "mine"))
+    (item,) = found(Kind.FOLDER)
+    assert item.made_from == (str(base),)
+    assert item.rebuild.words == "made from base in 1 min 00 s"
 
 
 def test_a_model_that_holds_others_is_not_deleted_with_them(tmp_path):

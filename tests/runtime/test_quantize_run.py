@@ -14,6 +14,7 @@ from fake_vllm import Script
 from live_processes import carrying
 from run_plans import check_step, merge_step, plan_of, quantize_step, serve_step
 
+from quantui.domain.caches.made_from import Ingredient, MadeFrom
 from quantui.domain.errors import ExitCode
 from quantui.domain.events import (
     Measured,
@@ -513,6 +514,32 @@ def test_cancelled_nothing_is_left_beside_the_folder(go, tmp_path):
     body = f"{MAKE}\n{WAIT}"
     go(to_folder(tmp_path, body), until=lambda event: getattr(event, "phase", "") == "busy")
     assert beside(tmp_path) == []
+
+
+def test_the_record_says_what_it_was_made_from_and_how_long_that_took(go, tmp_path):
+    sources = MadeFrom(Ingredient("owner/llama", "a" * 40), (), ("quantize", "owner/llama"))
+    go(quantize_step(tmp_path, made_from=sources))
+    (folder,) = [path for path in ArtifactStore().root.iterdir() if path.is_dir()]
+    record = json.loads((folder / "quantui.json").read_text())
+    assert MadeFrom.from_dict(record["made_from"]) == sources
+    assert record["seconds"] > 0
+
+
+def test_of_one_whose_making_an_earlier_run_did_the_time_is_not_known(go, tmp_path):
+    go(to_folder(tmp_path, prove=NO_ROOM))
+    go(to_folder(tmp_path, NOT_AGAIN))
+    assert json.loads((tmp_path / "out" / "quantui.json").read_text())["seconds"] is None
+
+
+def test_a_merge_into_a_folder_adds_to_its_proof_what_it_was_made_from(go, tmp_path):
+    body = """Path(job['out']).mkdir()
+Path(job['out'], 'merge_proof.json').write_text('{"proof": {"all_finite": true}}')"""
+    sources = MadeFrom(Ingredient("owner/llama", "a" * 40))
+    go(merge_step(tmp_path, body, path=str(tmp_path / "out"), to_folder=True, made_from=sources))
+    proof = json.loads((tmp_path / "out" / "merge_proof.json").read_text())
+    assert proof["proof"] == {"all_finite": True}
+    assert MadeFrom.from_dict(proof["made_from"]) == sources
+    assert proof["seconds"] >= 0
 
 
 # What doctor says of it ------------------------------------------------------------------------------

@@ -138,6 +138,20 @@ def test_sixteen_bit_is_never_served_under_the_name_of_a_format_that_nothing_mak
     assert error.exit_code == ExitCode.BAD_INPUT
 
 
+def test_what_is_made_remembers_what_it_is_made_from():
+    merge = plan(facts(adapter=LORA)).step("merge")
+    base, adapter = merge.made_from.ingredients
+    assert (base.ref, base.path, base.size) == (MODEL.ref, MODEL.path, MODEL.weight_bytes)
+    assert (adapter.ref, adapter.path) == ("owner/my-lora", "/models/my-lora")
+    assert merge.made_from.command[:3] == ("merge", MODEL.ref, "owner/my-lora")
+
+
+def test_of_a_model_of_the_hub_the_commit_is_remembered_and_no_folder():
+    hub = replace(MODEL, source="hub-cache", revision="a" * 40)
+    base = plan(facts(model=hub, adapter=LORA)).step("merge").made_from.base
+    assert (base.revision, base.path) == ("a" * 40, None)
+
+
 def test_an_adapter_is_merged_before():
     the_plan = plan(facts(adapter=LORA))
     assert ids(the_plan) == ["merge", "serve", "check"]

@@ -16,6 +16,7 @@ from quantui.runtime.caches.origins import (
     rebuild_of,
 )
 from quantui.runtime.caches.tree_items import TRASH, tree_item
+from quantui.runtime.made_records import PROOF
 from quantui.runtime.unproven import BROKEN_RECORD
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def folder_items(stop: Callable[[], bool], *, elsewhere: Collection[str] = ()) -
 def _known(one: FoundModel, hub: Sequence[Path]) -> dict[str, Any]:
     """What is to be said of a found checkpoint, its record if it has one included."""
     folder = Path(one.path or "")
-    record = read_json(folder / RECORD)
+    record = read_json(folder / RECORD) or read_json(folder / PROOF)
     known: dict[str, Any] = {"detail": _what(one), "rebuild": _LOST}
-    if isinstance(record.get("made"), dict):
+    if isinstance(record.get("made_from"), dict):
         known |= {
             "made_at": made_at(record),
             "made_from": made_from_words(record),
