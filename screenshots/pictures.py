@@ -100,6 +100,11 @@ _OWNER = "28121 4711"
 _METHODS = "~tokens for each of"
 _AWQ = (_METHODS, "7", "enter", "~max_model_len")
 _PLANNED = (_METHODS, "enter", "~max_model_len")
+_LOOKED = "Cache  57.05 GiB in 13 things"
+_TWO_SELECTED = (
+    *(f"~{_LOOKED}", "down", "space", "down", "down", "down", "right"),
+    *("~0b1a7d2c", "down", "down", "space", "~2 selected"),
+)
 _SERVED = {"machine": CPU, "answers": DEMO}
 
 PICTURES = (
@@ -133,13 +138,34 @@ PICTURES = (
         then=out_of_memory,
     ),
     Picture("ready", "ready", ("my-model", "curl"), prepare=recorded_run(329.15), **_SERVED),
-    Picture("cache", "use_case", ("places; the disk",), keys=("c",), prepare=with_everything),
+    Picture(
+        "cache",
+        "use_case",
+        ("2 selected", "GiB in all"),
+        keys=("c", *_TWO_SELECTED),
+        prepare=with_everything,
+    ),
     Picture(
         "cache-80x24",
         "use_case",
-        ("places; the disk",),
+        (_LOOKED, "Qwen"),
         NARROW,
         keys=("c",),
+        prepare=with_everything,
+    ),
+    Picture(
+        "cache-plan",
+        "use_case",
+        ("to the trash", "Frees"),
+        keys=("c", *_TWO_SELECTED, "d"),
+        prepare=with_everything,
+    ),
+    Picture(
+        "cache-plan-80x24",
+        "use_case",
+        ("to the trash", "Frees"),
+        NARROW,
+        keys=("c", *_TWO_SELECTED, "d"),
         prepare=with_everything,
     ),
     Picture("history", "use_case", ("6 runs,",), keys=("h",), prepare=with_history),

@@ -38,10 +38,14 @@ def stock(*, engines: bool = False, artifacts: bool = False) -> None:
     )
     _adapter(world.HOME / "support-lora")
     if artifacts:
-        _artifact("support-lora--merged--5d315813491985c7", "merged", 15_231_233_024, {}, days=2)
+        _artifact(
+            "support-lora--merged--5d315813491985c7", "merged", 15_231_233_024, {}, 242, days=41
+        )
         recipe = {"recipe": {"method": "awq", "producer": "llm-compressor"}}
         name = "support-lora--awq-llm-compressor-w4-g128--3f6ab6ab4cd0c9f1"
-        _artifact(name, "awq-llm-compressor-w4-g128", 5_582_000_000, recipe, days=1)
+        _artifact(name, "awq-llm-compressor-w4-g128", 5_582_000_000, recipe, 1415, days=1)
+        _earlier_revision(AWQ)
+        _interrupted_download("google/gemma-3-12b-it", 3_221_225_472, days=3)
     if engines:
         _engine("vllm-cuda", {"vllm": "0.32.0", "torch": "2.13.0"}, 9_876_543_210, days=9)
         _engine(
@@ -157,7 +161,38 @@ def _adapter(folder: Path) -> None:
     aged(folder, 3)
 
 
-def _artifact(name: str, kind: str, size: int, made: dict[str, Any], *, days: float) -> None:
+def _earlier_revision(ref: str) -> None:
+    """A revision that no branch names any more: it shares all but a file with the one that ``main`` names."""
+    hub = Path(os.environ["HF_HOME"]) / "hub" / f"models--{ref.replace('/', '--')}"
+    (snapshot,) = (hub / "snapshots").iterdir()
+    before = hub / "snapshots" / "0b1a7d2c44e3f5a69788796a5b4c3d2e1f0a9b8c"
+    before.mkdir()
+    for link in snapshot.iterdir():
+        target = link.readlink().name
+        if link.name == "tokenizer.json":
+            target = "5" * 40
+            (hub / "blobs" / target).write_text('{"version": "0.9"}', encoding="utf-8")
+        (before / link.name).symlink_to(f"../../blobs/{target}")
+    aged(hub, 12)
+
+
+def _interrupted_download(ref: str, size: int, *, days: float) -> None:
+    hub = Path(os.environ["HF_HOME"]) / "hub" / f"models--{ref.replace('/', '--')}"
+    for folder in ("blobs", "refs", "snapshots"):
+        (hub / folder).mkdir(parents=True)
+    (hub / "refs" / "main").write_text(_COMMIT, encoding="utf-8")
+    (hub / "blobs" / ("7" * 40)).write_text("{}", encoding="utf-8")
+    (hub / "snapshots" / _COMMIT).mkdir()
+    (hub / "snapshots" / _COMMIT / "config.json").symlink_to(f"../../blobs/{'7' * 40}")
+    part = hub / "blobs" / f"{'6' * 64}.incomplete"
+    part.touch()
+    os.truncate(part, size)
+    aged(hub, days)
+
+
+def _artifact(
+    name: str, kind: str, size: int, made: dict[str, Any], seconds: float, *, days: float
+) -> None:
     folder = world.HOME / "quantui" / "artifacts" / name
     folder.mkdir(parents=True)
     weights = folder / "model.safetensors"
@@ -171,6 +206,14 @@ def _artifact(name: str, kind: str, size: int, made: dict[str, Any], *, days: fl
         "created": world.NOW - days * 86400,
         "files": {"model.safetensors": size},
         "made": made,
+        "made_from": {
+            "base": {"ref": BASE, "revision": _COMMIT, "path": None, "size": 15_231_233_024},
+            "adapters": [
+                {"ref": "support-lora", "revision": None, "path": str(world.HOME / "support-lora")}
+            ],
+            "command": [],
+        },
+        "seconds": seconds,
     }
     (folder / "quantui.json").write_text(json.dumps(record), encoding="utf-8")
     aged(folder, days)
@@ -182,12 +225,21 @@ def _engine(name: str, versions: dict[str, str], size: int, *, days: float) -> N
     folder = world.HOME / "quantui" / "engines" / name
     folder.mkdir(parents=True)
     record = EngineRecord(
-        name, "h", versions, [], size, size // 5, world.NOW - days * 86400, 60.0, "0.1.0"
+        name,
+        "3f9a51c2d07e8b46",
+        versions,
+        [],
+        size,
+        size // 5,
+        world.NOW - days * 86400,
+        60.0,
+        "0.1.0",
     )
     write_record(folder, record)
     library = folder / "libtorch.so"
     library.touch()
     os.truncate(library, size)
+    aged(folder, days)
 
 
 def aged(folder: Path, days: float) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import world
 from drawing import screen_svg
 from textual.widgets import Input
+from written import as_if_written
 
 from quantui.domain.events import from_dict
 from quantui.runtime.described_hardware import described_hardware
@@ -77,6 +78,11 @@ class PicturedWizard(QuantuiApp):
 async def draw(picture: Picture) -> str:
     """The SVG of a picture."""
     app = PicturedWizard(picture)
+    with as_if_written():
+        return await _drawn(app, picture)
+
+
+async def _drawn(app: PicturedWizard, picture: Picture) -> str:
     async with app.run_test(size=picture.size) as pilot:
         for key in picture.keys:
             if key.startswith("~"):

@@ -49,6 +49,8 @@ def enter() -> None:
         "COLORTERM": "truecolor",
         "TEXTUAL_ANIMATIONS": "none",
         "PYTHONHASHSEED": "0",
+        # Its default is in the machine's folder of temporary files.
+        "TORCHINDUCTOR_CACHE_DIR": str(HOME / "inductor"),
     }
     os.execve(sys.executable, [sys.executable, *sys.argv], {**kept, **ours})
 

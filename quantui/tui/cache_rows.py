@@ -28,7 +28,7 @@ THING_COLUMNS = (
     Column("name", 16, grows=True),
     Column("kind", 10),
     Column("used", 8, right=True),
-    Column("made from, used by", 18, grows=True, least=104),
+    Column("about", 18, grows=True, least=104),
 )
 
 
@@ -49,15 +49,19 @@ def thing_cells(line: Line, mark: str, now: float) -> Sequence[Cell | str]:
     """A thing: its mark, bytes, name, kind, when it was used, and what it was made from."""
     item = line.item
     fold = ("▾ " if line.opened else "▸ ") if line.parts else "  "
-    name = f"{'  ' * line.depth}{fold}{shown(item.name)}"
+    name = f"{fold}{shown(item.name)}"
+    if line.whole is not None:
+        # Its whole is right above it: what is the part's own comes first.
+        own = shown(item.name).removeprefix(shown(line.whole.name)).strip() or shown(item.name)
+        name = f"    {own}  {shown(item.detail)}"
     return (
         Cell(mark, "strong"),
         sized(item.use.on_disk),
         frees_cell(item),
-        Cell(name, "muted" if line.depth else ""),
+        Cell(name, "muted" if line.whole else ""),
         kind_cell(item),
         used_cell(item, now),
-        Cell(origin(item), "muted"),
+        Cell(origin(item) if line.whole is None else "", "muted"),
     )
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EVERYTHING = "everything"
 """The place of all places."""
+_ALWAYS = ("hub cache", "artifacts", "engines", "runs")
+"""Places that are shown with nothing in them too."""
 ORDERS = ("size", "frees", "used", "name")
 """What `o` goes through, from one to the next and back to the first."""
 
@@ -42,10 +44,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Line:
-    """A row: a thing, how deep below another, and how many things are below it."""
+    """A row: a thing, what it is shown as a part of, and how many things are below it."""
 
     item: CacheItem
-    depth: int = 0
+    whole: CacheItem | None = None
     parts: int = 0
     opened: bool = False
 
@@ -148,7 +150,9 @@ class Viewer:
 
     def _places(self, wanted: Wanted, whole: list[CacheItem]) -> tuple[Place, ...]:
         """Everything first, then the places with things in them, the largest first, then those with none."""
-        in_place: dict[str, list[CacheItem]] = {name: [] for name in wanted.places}
+        in_place: dict[str, list[CacheItem]] = {
+            name: [] for name in _ALWAYS if name in wanted.places
+        }
         for item in whole:
             in_place.setdefault(area_of(item), []).append(item)
         found = []
@@ -171,9 +175,9 @@ def _lines(
     for item in sort.apply(matching):
         below = parts.get(item.path, ())
         opened = bool(below) and item.path in wanted.opened
-        lines.append(Line(item, 0, len(below), opened))
+        lines.append(Line(item, None, len(below), opened))
         if opened:
-            lines += [Line(part, 1) for part in sort.apply(below)]
+            lines += [Line(part, item) for part in sort.apply(below)]
     return tuple(lines)
 
 
@@ -225,5 +229,5 @@ def may_go(lines: Iterable[Line]) -> tuple[str, ...]:
     return tuple(
         line.item.path
         for line in lines
-        if line.depth == 0 and not line.item.keep and not line.item.busy
+        if line.whole is None and not line.item.keep and not line.item.busy
     )

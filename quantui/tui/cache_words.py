@@ -33,8 +33,12 @@ NO_MATCH = "Nothing matches. Escape leaves the filter, ctrl+u empties it."
 
 def title_words(view: View, *, done: bool) -> tuple[str, str]:
     """What is selected, and what there is: the first is "" without a selection."""
-    total = f"{sized(view.on_disk)} in {counted(view.places[0].things if view.places else 0)}"
-    return selected_words(view.selected), total if done else f"{total} so far, scanning..."
+    there = f"{'' if done else 'so far '}{sized(view.on_disk)}"
+    chosen = selected_words(view.selected)
+    if chosen:
+        return chosen, f"{there} in all"
+    total = f"{there} in {counted(view.places[0].things if view.places else 0)}"
+    return "", total if done else f"{total}, scanning..."
 
 
 def selected_words(selected: Selected) -> str:

@@ -124,9 +124,9 @@ class CacheScreen(CacheList):
             opened.add(path)
         elif path in opened and how != 1:
             opened.remove(path)
-        elif line.depth and not how:
+        elif line.whole is not None and not how:
             # From a revision to its repository, as in every tree.
-            above = [one.item.path for one in self.view.lines].index(str(line.item.parent))
+            above = [one.item.path for one in self.view.lines].index(line.whole.path)
             self.table.cursor = above
             return
         self.show_again()
@@ -238,6 +238,8 @@ class CacheScreen(CacheList):
         kept, pruned = self.kept, message.pruned
         kept.reasons = {one.item.path: one.why for one in pruned.chosen}
         kept.selected = {path for path in kept.reasons if path in kept.items}
+        # What is proposed is to be seen, also where it is a part.
+        kept.opened |= {item.parent for item in kept.chosen() if item.parent is not None}
         short = "; ".join(
             f"{sized(one.missing)} short of {one.goal}: {one.why}" for one in pruned.shortfalls
         )

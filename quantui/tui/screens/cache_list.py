@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from textual.widgets import Input
 
 
-_BROAD, _LOW = 110, 20
-"""From so many columns on the places stand beside the things; below so many lines less is told."""
+_BROAD, _HIGH, _LOW = 140, 30, 20
+"""From so many columns on the places stand beside the things; by the number of lines more or less is told."""
 
 _REST = 4.0
 """While the disk is looked at: so many times as long as putting in order took, it is left alone."""
@@ -68,9 +68,11 @@ class CacheList(CacheScan):
     CacheList #places { height: 6; }
     CacheList #found { height: 1fr; }
     CacheList #things { height: 1fr; }
-    CacheList #told { height: 5; }
+    CacheList #told { height: 4; }
     CacheList.-low #places { height: 4; }
     CacheList.-low #told { height: 2; }
+    CacheList.-high #places { height: 8; margin-bottom: 1; }
+    CacheList.-high #told { height: 5; margin-top: 1; }
     CacheList.-broad #both { layout: horizontal; }
     CacheList.-broad #places { width: 32; height: 100%; margin: 0 1 0 0; }
     CacheList.-broad #found { width: 1fr; height: 100%; }
@@ -143,6 +145,7 @@ class CacheList(CacheScan):
         """Beside each other where there is room for it."""
         self.set_class(event.size.width >= _BROAD, "-broad")
         self.set_class(event.size.height < _LOW, "-low")
+        self.set_class(event.size.height >= _HIGH, "-high")
 
     # --- what is shown
 

@@ -58,7 +58,7 @@ class CachePlan(TellsBugs, ModalScreen[DeletionPlan | None]):
     }
     CachePlan #sum { height: auto; max-height: 5; margin-bottom: 1; }
     CachePlan RowTable { height: 1fr; }
-    CachePlan #told { height: 3; text-wrap: nowrap; text-overflow: ellipsis; }
+    CachePlan #told { height: 4; }
     CachePlan OptionList { height: auto; border: none; padding: 0; background: $surface; }
     """
 
@@ -107,6 +107,7 @@ class CachePlan(TellsBugs, ModalScreen[DeletionPlan | None]):
 
         now = checked_again(self._chosen, self._everything)
         there = [now[item.path] for item in self._chosen if item.path in now]
+        there.sort(key=lambda item: (-item.use.frees, item.path))
         plan = plan_deletion(there, now)
         self.post_message(self.Looked(plan, plan_deletion(there, now, to_trash=True)))
 
