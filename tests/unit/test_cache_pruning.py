@@ -270,6 +270,13 @@ def test_a_goal_out_of_reach_says_by_how_much_and_why():
     assert "not to be had again" in short.why
 
 
+def test_what_others_hold_too_is_named_where_a_goal_is_missed():
+    item = thing("engine", Kind.ENGINE, days=9, use=DiskUse(0, GB, (Claim("1:2", 1, 2, 4 * GB),)))
+    (short,) = pruned(item, rules=PruneRules(budget=GB)).shortfalls
+    assert short.missing == 3 * GB
+    assert "of what goes, which others hold too" in short.why
+
+
 def test_a_disk_that_others_fill_is_said_to_be():
     (short,) = pruned(thing("a"), rules=PruneRules(keep_free=5 * GB), free=GB).shortfalls
     assert short.missing == 3 * GB

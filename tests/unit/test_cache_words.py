@@ -87,8 +87,11 @@ def test_names_cannot_reach_the_terminal():
 
 def test_how_it_comes_back_says_the_download_and_the_time():
     assert rebuilt(Rebuild("download a/b again", download=14 * GIB)) == (
-        "download a/b again (14.00 GiB to download)"
+        "download a/b again (14.00 GiB)"
     )
+    assert rebuilt(Rebuild("fetched again", download=GIB)) == "fetched again (1.00 GiB to download)"
+    told = "installed in 20 s, at most 0.31 GiB to download"
+    assert rebuilt(Rebuild(told, download=int(0.31 * GIB))) == told
     assert rebuilt(Rebuild("made from a/b", seconds=242.0)) == "made from a/b; it took 4 min 02 s"
     assert rebuilt(Rebuild("made from a/b in 4 min 02 s", seconds=242.0)).count("4 min") == 1
     assert "nothing is known" in rebuilt(None)

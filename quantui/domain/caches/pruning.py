@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantui.domain.caches.deletion import on_disk
+from quantui.domain.caches.deletion import freed_by, on_disk
 from quantui.domain.caches.freeing import Freeing
 from quantui.domain.caches.items import CacheDisk, CacheItem, Kind
 from quantui.domain.caches.regret import (
@@ -242,10 +242,15 @@ def _shortfalls(
             if item.parent is None and item.path not in chosen and goal.holds(item):
                 why = stays_for_prune(item, parts)
                 why = why or (
-                    "of other kinds or too new" if to_be_had_again(item) else "not to be had again"
+                    "too new, too small or of other kinds"
+                    if to_be_had_again(item)
+                    else "not to be had again"
                 )
                 left.setdefault(why, []).append(item)
         told = [f"{sized(on_disk(some))} {why}" for why, some in left.items() if on_disk(some)]
+        goes = [one.item for one in chosen.values() if goal.holds(one.item)]
+        shared = on_disk(goes) - freed_by(goes)
+        told += [f"{sized(shared)} of what goes, which others hold too"] if shared else []
         words = f"what stays is {joined(told)}" if told else "nothing of what is listed is left"
         if goal.on_a_disk:
             words += "; the rest of the disk is not in this list"

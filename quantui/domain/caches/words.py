@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantui.domain.caches.items import CacheItem, Kind
-from quantui.domain.formatting import format_seconds
+from quantui.domain.formatting import format_bytes, format_seconds
 from quantui.domain.terminal_text import one_line
 
 if TYPE_CHECKING:
@@ -116,8 +116,9 @@ def rebuilt(rebuild: Rebuild | None) -> str:
     if rebuild is None:
         return "nothing is known of how to have it again"
     words = one_line(rebuild.words)[:_TEXT_MOST]
-    if rebuild.download and sized(rebuild.download) not in words:
-        words += f" ({sized(rebuild.download)} to download)"
+    size = sized(rebuild.download)
+    if rebuild.download and size not in words and format_bytes(rebuild.download) not in words:
+        words += f" ({size})" if "download" in words else f" ({size} to download)"
     took = "" if rebuild.seconds is None else format_seconds(rebuild.seconds)
     return f"{words}; it took {took}" if took and took not in words else words
 
