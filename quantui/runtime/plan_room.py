@@ -110,6 +110,14 @@ def with_what_could_go(error: QuantuiError, step: Step) -> QuantuiError:
     return told_what_could_go(error, folder, (_writes(step) or _UNKNOWN_NEED) + RESERVE_BYTES)
 
 
+def told_of_plan(error: QuantuiError, plan: Plan) -> QuantuiError:
+    """``error`` of a plan that a disk cannot hold, with what could go there."""
+    for disk in disks_of(plan):
+        if disk.lacks:
+            error = told_what_could_go(error, disk.folder, disk.needed)
+    return error
+
+
 def _folder(step: Step) -> Path | None:
     """Where a step writes what is large; None: nowhere that is known."""
     if isinstance(step, InstallStep):

@@ -22,6 +22,7 @@ from quantui.runtime.engine_needs import EngineNeed, EngineNeeds, engine_needs
 from quantui.runtime.engines import find_engine
 from quantui.runtime.models import download_job, resolve_adapter, resolve_model, split_revision
 from quantui.runtime.observations import read_observations
+from quantui.runtime.plan_room import told_of_plan
 from quantui.runtime.probe import probe_hardware
 from quantui.runtime.server import free_port
 
@@ -191,7 +192,13 @@ def plan_for(
         progress=progress,
         inputs=inputs,
     )
-    plan = build_plan(draft, facts, serve=serve, make=make, force=force, out=out)
+    try:
+        plan = build_plan(draft, facts, serve=serve, make=make, force=force, out=out)
+    except QuantuiError as error:
+        if error.code != "quantize.not-enough-disk" or facts.hardware.simulated:
+            raise
+        whole = build_plan(draft, facts, serve=serve, make=make, force=True, out=out)
+        raise told_of_plan(error, whole) from None
     step = plan.step("serve")
     if not (check_arguments and draft.serve.extra_args and isinstance(step, ServeStep)):
         return plan, facts

@@ -149,6 +149,28 @@ def test_check_as_json_is_one_document(quantui, profile):
     assert told["differences"] == []
 
 
+def test_check_tells_what_is_written_to_each_disk_and_what_is_free(quantui, profile):
+    _, out, _ = quantui("--profile", profile, "--check", "--json")
+    (disk,) = json.loads(out)["disks"]
+    assert disk["needed_bytes"] > sum(write["bytes"] for write in disk["writes"]) > 0
+    assert disk["free_bytes"] > disk["needed_bytes"]
+    assert disk["error"] is None
+
+
+def test_check_of_a_plan_that_a_disk_cannot_hold_says_so_and_exits_with_3(
+    quantui, profile, monkeypatch
+):
+    monkeypatch.setattr("quantui.runtime.plan_room._free", lambda _: 1 << 20)
+    monkeypatch.setattr("quantui.runtime.caches.room._free_bytes", lambda _: 1 << 20)
+    code, out, _ = quantui("--profile", profile, "--check")
+    assert code == ExitCode.DOES_NOT_FIT
+    assert "too little: " in out
+    assert "of 1.0 MiB free" in out
+    code, out, _ = quantui("--profile", profile, "--check", "--json")
+    assert code == ExitCode.DOES_NOT_FIT
+    assert json.loads(out)["disks"][0]["error"]["code"] == "disk.too-little"
+
+
 def test_check_tells_what_is_not_as_it_was_saved(quantui, profile):
     profile.write_text(profile.read_text() + "[recorded]\nvllm_version = '0.31.0'\n")
     _, out, _ = quantui("--profile", profile, "--check")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import queue
+import shlex
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +55,17 @@ _NOTHING_TO_COMPARE = {
     Kind.BROKEN: "it did not pass its proof, and is never used",
     Kind.TRASH: "it was deleted: take it back first (quantui cache undo)",
 }
+
+
+_FIXES = {
+    Kind.HUB: "delete it (quantui cache rm {name}): it is downloaded again when it is needed next",
+    Kind.REVISION: "delete it (quantui cache rm): it is downloaded again when it is needed next",
+    Kind.MERGED: "delete it (quantui cache rm {name}): the same run makes it again",
+    Kind.QUANTIZED: "delete it (quantui cache rm {name}): the same run makes it again",
+    Kind.ENGINE: "make it anew: quantui engine install {name} --force",
+    Kind.FOLDER: "copy or download these files again: quantui does not change your folders",
+}
+"""What to do about damage, where the finding has no better word."""
 
 
 def never() -> bool:
@@ -181,7 +194,14 @@ class _Check:
         if self._unrecorded and soundness_of(tuple(self._found)) is not Soundness.DAMAGED:
             self._found.append(self._record())
         findings = worst_first(tuple(self._found))
-        return Verified(self._item, soundness_of(findings), findings, self._checked)
+        state = soundness_of(findings)
+        fix = _FIXES.get(self._item.kind, "")
+        if state in (Soundness.DAMAGED, Soundness.INCOMPLETE) and not findings[0].fix:
+            findings = (
+                replace(findings[0], fix=fix.replace("{name}", shlex.quote(self._item.name))),
+                *findings[1:],
+            )
+        return Verified(self._item, state, findings, self._checked)
 
     def _record(self) -> Finding:
         """Keep the hashes of files that had none: from now on a change of theirs is seen."""
