@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from quantui.cli.cache_looking import kinds_of, look
+from quantui.cli.cache_looking import fitted, kinds_of, look, width_of
 from quantui.cli.output import print_json
 from quantui.domain.caches.deletion import freed_by, on_disk, outermost
 from quantui.domain.caches.filters import parse_filter, parse_sort
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HEAD = f"{'SIZE':>10}  {'FREES':>10}  {'UNUSED':>9}  {'KIND':<10}  NAME"
 
 _MOST_PROBLEMS = 12
+_LEAST_STATE = 10
 
 
 def show(args: argparse.Namespace) -> int:
@@ -114,11 +116,19 @@ def _lines(
 def _row(item: CacheItem, now: float) -> str:
     unused = "unknown" if item.used_at is None else aged(max(0.0, now - item.used_at))
     unused = "<1 min" if unused == "now" else unused
-    state = state_of(item)
-    return (
+    row = (
         f"{sized(item.use.on_disk):>10}  {sized(item.use.frees):>10}  {unused:>9}  "
-        f"{item.kind:<10}  {shown(item.name)}{f'  ({state})' if state else ''}"
+        f"{item.kind:<10}  {shown(item.name)}"
     )
+    state = state_of(item)
+    if not state:
+        return row
+    state = f"  ({state})"
+    if not sys.stdout.isatty():
+        return row + state
+    # A name is needed whole, to be typed; the rest of the line is cut to the terminal.
+    room = shutil.get_terminal_size().columns - width_of(row)
+    return row + fitted(state, room) if room > _LEAST_STATE else row
 
 
 def _places(found: Inventory) -> Iterator[str]:

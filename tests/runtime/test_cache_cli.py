@@ -490,6 +490,23 @@ def test_somebody_at_the_terminal_is_told_what_is_looked_at():
     assert "looking at" not in out
 
 
+def test_on_a_narrow_terminal_names_stay_whole(hub):
+    path = artifact("a-base-with-a-name-of-some-length")
+    repository(hub, "owner/llama")
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "quantui", "cache", "ls"],
+        stdin=subprocess.DEVNULL, stdout=follower, stderr=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "80"},
+    ) as process:  # fmt: skip
+        os.close(follower)
+        process.wait()
+    told = os.read(leader, 100_000).decode().splitlines()
+    os.close(leader)
+    assert any(line.endswith(path.name) for line in told)
+    assert all(len(line) <= 80 for line in told if "owner/llama" in line)
+
+
 def test_an_interrupt_in_the_middle_ends_cleanly_and_says_what_went(run, monkeypatch):
     first, second = artifact("a"), artifact("b")
 
