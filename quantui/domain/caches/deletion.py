@@ -115,18 +115,26 @@ def plan_deletion(
     """The plan for ``chosen``; ``everything``: all that is known, by path.
 
     What a running process uses, what quantui may not delete and (``to_trash``) what cannot be moved away stays.
-    A repository stays whole where a part of it is in use.
+    A repository stays whole where a part of it is in use, its other parts too. Of another thing that stays, the chosen
+    parts may go: a folder may hold models.
     """
     goes: list[CacheItem] = []
     stays: list[Staying] = []
+    chosen_parts: dict[str, list[CacheItem]] = {}
+    for item in chosen:
+        if item.parent is not None:
+            chosen_parts.setdefault(item.parent, []).append(item)
     # Only these are asked for below, once for each chosen repository.
     parts_in_use = {
         path: item for path, item in everything.items() if item.parent is not None and item.users
     }
-    for item in outermost(chosen):
+    turns = list(outermost(chosen))
+    for item in turns:
         why = stays_because(item, parts_in_use, to_trash=to_trash)
         if why:
             stays.append(Staying(item, why))
+            if item.kind is not Kind.HUB:
+                turns += outermost(chosen_parts.get(item.path, ()))
         else:
             goes.append(item)
     frees = 0 if to_trash else freed_by(goes)
