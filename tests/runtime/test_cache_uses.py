@@ -24,7 +24,9 @@ from quantui.runtime.artifacts import ArtifactStore, Origin
 from quantui.runtime.browsed_folders import add_folder
 from quantui.runtime.caches.inventory import collect, scan
 from quantui.runtime.caches.processes import process_uses
+from quantui.runtime.engine_store import EngineRecord, write_record
 from quantui.runtime.known_profiles import note_profile
+from quantui.runtime.paths import engines_dir
 
 NEW, OLD = "a" * 40, "b" * 40
 SLEEP = "import sys; print('up', flush=True); sys.stdin.read()"
@@ -254,6 +256,35 @@ def test_a_profile_uses_folders_of_the_users_that_it_names(tmp_path):
     path = profile(tmp_path, model={"id": "./mine/llama"})
     found = items()
     assert (found["llama"].profiles, found["other"].profiles) == ((path,), ())
+
+
+def engine(name):
+    folder = engines_dir() / name
+    folder.mkdir(parents=True)
+    write_record(folder, EngineRecord(name, "h", {"vllm": "1"}, [], 1, 0, 5.0, 1.0, "1"))
+
+
+@pytest.mark.parametrize(
+    ("sections", "used"),
+    [
+        ({"engine": {"name": "vllm-cuda"}}, {"vllm-cuda"}),
+        ({"recorded": {"engine": "vllm-cpu"}}, {"vllm-cpu"}),
+        ({"engine": {"python": "/usr/bin/python3"}}, set()),
+        ({}, set()),
+    ],
+)
+def test_a_profile_uses_the_engine_that_it_names_or_was_recorded_on(tmp_path, sections, used):
+    for name in ("vllm-cpu", "vllm-cuda", "onnx"):
+        engine(name)
+    path = profile(tmp_path, model={"id": "owner/llama"}, **sections)
+    assert {name for name, item in items().items() if item.profiles == (path,)} == used
+
+
+def test_a_profile_that_names_no_engine_uses_the_only_one(tmp_path):
+    engine("vllm-cpu")
+    engine("onnx")
+    path = profile(tmp_path, model={"id": "owner/llama"})
+    assert {name for name, item in items().items() if item.profiles == (path,)} == {"vllm-cpu"}
 
 
 def test_a_profile_that_cannot_be_read_uses_nothing(hub, tmp_path):

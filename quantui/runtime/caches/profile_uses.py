@@ -59,6 +59,13 @@ class ProfileUses:
     def __init__(self, items: Mapping[str, CacheItem]) -> None:
         self._profiles = _read()
         self._records: dict[str, dict[str, Any]] = {}
+        serving = [
+            item.name
+            for item in items.values()
+            if item.kind is Kind.ENGINE and item.name.startswith("vllm")
+        ]
+        # One that names no engine, and was never run, takes the one that there is.
+        self._only_engine = serving[0] if len(serving) == 1 else ""
         quantized = [item for item in items.values() if item.kind is Kind.QUANTIZED]
         self._quantized = {
             one.file
@@ -78,7 +85,7 @@ class ProfileUses:
         if item.kind is Kind.REVISION:
             return self._uses_revision(profile, item)
         if item.kind is Kind.ENGINE:
-            return _engine(profile.draft) == item.name
+            return (_engine(profile.draft) or self._only_engine) == item.name
         if item.kind is Kind.FOLDER:
             return any(_same_folder(ref, item.path) for ref, _ in profile.refs)
         if item.kind is Kind.MERGED and profile.file in self._quantized:
@@ -109,7 +116,7 @@ class ProfileUses:
             return False
         if item.kind is Kind.MERGED and not profile.draft.adapter.id:
             return False
-        if "made_from" not in record:
+        if record.get("made_from") is None:
             return _by_content(profile.draft, record) or _by_short_name(profile.refs, record)
         return _by_content(profile.draft, record) or _by_name(profile.refs, record)
 
@@ -173,9 +180,9 @@ def _method(record: Mapping[str, Any]) -> str:
 
 
 def _engine(draft: Draft) -> str | None:
-    """The engine that a profile names, or else the one that it was recorded on."""
+    """The engine that a profile names, or else the one that it was recorded on; its own interpreter is no engine."""
     if draft.engine.python:
-        return None
+        return draft.engine.python
     return draft.engine.name if draft.engine.name != "auto" else draft.recorded.engine
 
 
