@@ -118,6 +118,9 @@ def _hub_places() -> Iterable[Path]:
 
 def _set_roots() -> Iterable[Path]:
     """The caches that the settings name. A file of settings that is wrong is told by what reads it for itself."""
+    if not (paths.home() / "settings.toml").exists():
+        # The first rows wait for this: what reads the file takes longer to import than to look for it.
+        return ()
     from quantui.domain.errors import QuantuiError
     from quantui.runtime.settings import read_settings
 
