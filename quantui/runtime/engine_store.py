@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime.paths import engines_dir
 
@@ -107,6 +105,8 @@ def processes_using(folder: Path) -> list[tuple[int, str]]:
     vLLM's workers rename themselves, so that only their mapped libraries tell. Other users'
     processes cannot be looked into.
     """
+    import psutil
+
     prefix = str(folder) + os.sep
     found: list[tuple[int, str]] = []
     for process in psutil.process_iter(["pid", "name", "cmdline"]):

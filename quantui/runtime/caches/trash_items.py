@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from quantui.domain.caches.items import Kind, Rebuild
 from quantui.runtime.caches.roots import known_roots
-from quantui.runtime.caches.trash import trashed_in
 from quantui.runtime.caches.tree_items import Found, tree_item
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ _HALF = Rebuild("its deletion has begun: parts of it are gone", possible=False)
 
 def trash_items(stop: Callable[[], bool]) -> Iterator[Found]:
     """What lies in the trash of every known root, by its old name; what is half deleted cannot be had back."""
+    from quantui.runtime.caches.trash import trashed_in
+
     for root in dict.fromkeys(os.path.realpath(root.path) for root in known_roots()):
         for one in trashed_in(root):
             if stop():
