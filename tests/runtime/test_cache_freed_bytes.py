@@ -1,0 +1,133 @@
+"""Bytes reported as freed are those that the disk has more: random caches on a file system that nobody else uses."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from fixtures.cache_deletions import carried_out
+from fixtures.cache_things import own_places
+from fixtures.made_caches import MadeRepository, digest
+
+from quantui.domain.caches.deletion import plan_deletion
+from quantui.domain.caches.items import Kind
+from quantui.runtime.artifacts import ArtifactStore
+from quantui.runtime.caches.inventory import collect
+
+SEED = os.environ.get("QUANTUI_CHAOS_SEED", "1")
+BLOCK = 4096
+
+
+class Disk:
+    """A file system: how much of it is free, from itself or, where none may be mounted, by adding up inodes."""
+
+    def __init__(self, path, *, mounted):
+        self.path = Path(path)
+        self.mounted = mounted
+
+    def free(self):
+        """Bytes; only differences say anything."""
+        if self.mounted:
+            subprocess.run(["sync", "-f", self.path], check=True)
+            found = os.statvfs(self.path)
+            return found.f_bfree * found.f_frsize
+        inodes = {}
+        for folder, _, names in os.walk(self.path):
+            for path in (folder, *(f"{folder}/{name}" for name in names)):
+                status = os.lstat(path)
+                inodes[status.st_ino] = status.st_blocks * 512
+        return -sum(inodes.values())
+
+
+@pytest.fixture(params=["tmpfs", "ext4", "inodes"])
+def disk(request, tmp_path):
+    place = tmp_path / "disk"
+    place.mkdir()
+    if request.param == "inodes":
+        yield Disk(place, mounted=False)
+        return
+    if request.param == "tmpfs":
+        command = ["mount", "-t", "tmpfs", "-o", "size=96m", "none", str(place)]
+    else:
+        image = tmp_path / "image"
+        with image.open("wb") as file:
+            file.truncate(96 << 20)
+        if shutil.which("mkfs.ext4") is None:
+            pytest.skip("there is no mkfs.ext4")
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+        command = ["mount", "-o", "loop", str(image), str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        yield Disk(place, mounted=True)
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def a_world(root, drawn):
+    """Repositories that share payloads, revisions that share blobs, artifacts with hard links to both."""
+    files = []
+    for number in range(drawn.randint(2, 4)):
+        repo = MadeRepository(root, f"owner/model-{number}")
+        blobs = []
+        for blob in range(drawn.randint(2, 5)):
+            size = drawn.randint(1, 60_000)
+            if drawn.random() < 0.4:
+                which = drawn.randint(0, 3)
+                size = 20_000 + which
+                name = repo.shared(
+                    which, size=size, content=bytes([which]) * size, xet=digest("xet", which)
+                )
+            else:
+                name = repo.blob(blob, size=size, content=drawn.randbytes(size))
+                files.append(repo.path / "blobs" / name)
+            blobs.append(name)
+        if drawn.random() < 0.5:
+            repo.incomplete("part", size=9000).write_bytes(b"x" * drawn.randint(1, 9000))
+        for commit in drawn.sample("abcd", drawn.randint(1, 3)):
+            picked = drawn.sample(blobs, drawn.randint(1, len(blobs)))
+            repo.revision(
+                commit * 40,
+                {f"{n}/f{blob[:6]}": blob for n, blob in enumerate(picked)},
+                refs=["main"] if drawn.random() < 0.3 else [],
+            )
+    store = ArtifactStore().root
+    for number in range(drawn.randint(1, 4)):
+        folder = store / f"base--merged--{number:016x}"
+        (folder / "sub").mkdir(parents=True)
+        for file in range(drawn.randint(1, 5)):
+            path = folder / drawn.choice(["", "sub"]) / f"shard-{file}"
+            if files and drawn.random() < 0.5:
+                os.link(drawn.choice(files), path)
+            else:
+                path.write_bytes(drawn.randbytes(drawn.randint(0, 50_000)))
+                files.append(path)
+            if drawn.random() < 0.2:
+                with path.open("ab") as sparse:
+                    sparse.truncate(sparse.tell() + 5_000_000)
+
+
+@pytest.mark.parametrize("round_", range(2))
+def test_the_disk_has_more_room_by_what_the_report_says(disk, monkeypatch, round_):
+    drawn = random.Random(f"{SEED}-{round_}")
+    print("seed", SEED, round_)
+    root = own_places(monkeypatch, disk.path)
+    monkeypatch.setenv("QUANTUI_HOME", str(disk.path / "home"))
+    a_world(root, drawn)
+    while things := collect(kinds=[*Kind]).items:
+        chosen = drawn.sample(sorted(things), drawn.randint(1, min(6, len(things))))
+        plan = plan_deletion([things[path] for path in chosen], things)
+        before = disk.free()
+
+        done = carried_out(plan)
+
+        assert done.why == {}
+        freed = disk.free() - before
+        files = sum(one.files for one in done.report.deleted)
+        assert abs(done.report.freed - freed) <= BLOCK * (files + len(done.gone)), chosen
+        # The last part of a repository takes the repository's own folders along.
+        assert abs(done.report.freed - plan.frees) <= BLOCK * (files + 8 * len(done.gone)), chosen
