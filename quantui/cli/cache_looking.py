@@ -86,6 +86,13 @@ def fitted(text: str, width: int) -> str:
 
 def look() -> Inventory:
     """Everything that takes the disk. Ctrl-C ends it at once: nothing was begun."""
+    with LivingLine() as line:
+        # Shown before anything else is loaded.
+        line.tell("looking at the disk ...")
+        return _look(line)
+
+
+def _look(line: LivingLine) -> Inventory:
     from quantui.domain.caches.items import CacheItem
     from quantui.headless import interrupt_on_signals
     from quantui.runtime.caches.inventory import Inventory, cache_disks, scan
@@ -93,8 +100,7 @@ def look() -> Inventory:
     items: dict[str, CacheItem] = {}
     problems = []
     seen = 0
-    with interrupt_on_signals(), LivingLine() as line:
-        line.tell("looking at the disk ...")
+    with interrupt_on_signals():
         for found in scan():
             if isinstance(found, CacheItem):
                 if found.path not in items and found.parent is None:
