@@ -10,7 +10,9 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantui.runtime.caches.measuring import BLOCK, can_reflink
 from quantui.runtime.caches.places import FOLDER_FLAGS, mount_of
+from quantui.runtime.caches.reflinks import LEAST, shared_extents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +65,7 @@ class Removal:
         self._all_or_none = all_or_none
         self._device = os.fstat(above).st_dev
         self._mount = mount_of(above)
+        self._reflinks = can_reflink(f"/proc/self/fd/{above}")
         self._tops = [name]
         self._moved_up = 0
         self._folders = 0
@@ -164,7 +167,7 @@ class Removal:
             self._note(folder.name, error)
         else:
             self._folders += 1
-            self.freed += status.st_blocks * 512
+            self.freed += status.st_blocks * BLOCK
         os.close(folder.descriptor)
 
     def _unlink(self, above: int, name: str) -> None:
@@ -172,6 +175,8 @@ class Removal:
             status = os.stat(name, dir_fd=above, follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 return  # It was none a moment ago; the folder it lies in is looked into again.
+            # What reflinked copies hold too can only be seen while the file has its name.
+            held = self._held(above, name, status) if status.st_nlink == 1 else 0
             _with_right(above, lambda: os.unlink(name, dir_fd=above))
         except FileNotFoundError:
             return
@@ -179,8 +184,14 @@ class Removal:
             self._note(name, error)
             return
         self.files += 1
-        if status.st_nlink == 1:
-            self.freed += status.st_blocks * 512
+        self.freed += held
+
+    def _held(self, above: int, name: str, status: os.stat_result) -> int:
+        """Bytes on disk that go with a file's last name."""
+        allocated = status.st_blocks * BLOCK
+        if not self._reflinks or allocated < LEAST or not stat.S_ISREG(status.st_mode):
+            return allocated
+        return allocated - shared_extents(f"/proc/self/fd/{above}/{name}", allocated)
 
     def _move_up(self, above: int, name: str) -> None:
         self._moved_up += 1
