@@ -442,9 +442,10 @@ def test_names_that_are_no_utf_8_are_kept_as_they_are(tmp_path):
 
 @pytest.fixture
 def open_folder(tmp_path):
-    """A folder that another user may reach."""
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
+    """A folder that another user may reach, where this process is root and becomes one."""
+    if os.geteuid() == 0:
+        for path in (tmp_path, *tmp_path.parents[:2]):
+            path.chmod(0o755)
     return tmp_path
 
 
