@@ -11,11 +11,15 @@ import logging
 import os
 import random
 import shutil
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from fixtures.made_caches import MadeRepository, RandomCache, make_cache, sparse
+from fixtures.small_disks import small_disk
 from huggingface_hub import DeleteCacheStrategy, scan_cache_dir
 from huggingface_hub.utils import _shared_blobs
 
@@ -412,6 +416,53 @@ def test_repositories_come_one_by_one_and_what_vanishes_is_left_out(tmp_path):
         "a/first",
         "c/third",
     ]
+
+
+def test_repositories_that_others_write_and_delete_meanwhile_do_no_harm(tmp_path):
+    root = tmp_path / "hub"
+    quiet_one = MadeRepository(root, "a/quiet")
+    blob = quiet_one.blob("weights", size=777)
+    quiet_one.revision("1", {"model.safetensors": blob}, refs=["main"])
+    ended = threading.Event()
+
+    def write_and_delete():
+        while not ended.is_set():
+            repo = MadeRepository(root, "b/restless")
+            blobs = {f"a/{one}": repo.blob(one, size=one) for one in range(20)}
+            repo.revision("1", blobs, refs=["main"])
+            shutil.rmtree(repo.path)
+
+    writer = threading.Thread(target=write_and_delete)
+    writer.start()
+    try:
+        for _ in range(60):
+            items, _ = scanned(root)
+            assert items[str(quiet_one.path)].use.apparent == 777
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_blobs_that_share_extents_with_copies_free_less(tmp_path):
+    with small_disk("btrfs", 128 << 20, tmp_path / "disk") as disk:
+        repo = MadeRepository(disk.seen / "hub", "owner/model")
+        blob = repo.blob("weights", size=4 << 20, content=os.urandom(4 << 20))
+        repo.revision("1", {"model.safetensors": blob}, refs=["main"])
+        copy = ["cp", "--reflink=always", repo.path / "blobs" / blob, disk.seen / "copy"]
+        subprocess.run(copy, check=True)
+        subprocess.run(["sync", "-f", disk.seen], check=True)
+        command = [*disk.within, sys.executable, "-c", _SHARED, str(disk.at / "hub")]
+        told = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
+
+    assert told.stdout.split() == ["hub", str(4 << 20), "revision", str(4 << 20)]
+
+
+_SHARED = """
+import sys
+from quantui.runtime.caches.hub_scan import hub_items
+for item in hub_items(sys.argv[1]):
+    print(item.kind, item.use.shared)
+"""
 
 
 def test_a_cache_that_is_not_there_has_nothing(tmp_path):

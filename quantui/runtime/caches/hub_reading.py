@@ -201,7 +201,8 @@ class _Reading:
                         own.add(status, f"{folder}/{name}")
                     try:
                         target = readlink(name, dir_fd=fd)
-                    except FileNotFoundError:
+                    except OSError:
+                        # It is gone, or another thing by now.
                         continue
                     blob = known.get(target[skip:]) if target.startswith(ahead) else None
                     if blob is None:
