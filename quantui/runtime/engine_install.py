@@ -86,6 +86,12 @@ def make_environment(
         try:
             Install(spec, partial, run_id, on_event, cancel).run()
             _swap(partial, target)
+        except QuantuiError as error:
+            if error.code != "disk.full":
+                raise
+            # What was half made is given back first: it counts as free for the next try.
+            store.remove_tree(partial)
+            raise told_what_could_go(error, target.parent, spec.disk_bytes) from None
         finally:
             store.remove_tree(partial)
         return target

@@ -94,9 +94,16 @@ def room_lines(room: Room, now: float) -> tuple[str, ...]:
 
 
 def room_fix(room: Room) -> str:
-    """The command that makes the room, and what it leaves alone; "" where it would delete nothing."""
+    """The command that makes the room, and what it leaves alone; "" where it would delete nothing.
+
+    Where all that may go is not enough, nobody is told to delete it: only a person knows what else may.
+    """
     if not room.candidates:
         return ""
+    if not room.enough:
+        return (
+            "What may go by itself is not enough: `quantui cache ls` shows all that takes the disk."
+        )
     size = -(-room.needed // _GIB)
     return (
         f"`quantui cache prune --keep-free {size}GiB` deletes what can be had again and no profile or process uses, "
