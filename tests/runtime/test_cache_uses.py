@@ -146,6 +146,16 @@ def test_things_are_given_first_without_and_then_with_their_users(running):
     assert given[-1] is True
 
 
+def test_who_uses_it_is_told_before_engines_are_measured(running):
+    name = merged()
+    engine("vllm-cpu")
+    running(SLEEP, ArtifactStore().root / name)
+    given = list(scan())
+    busy = next(n for n, item in enumerate(given) if getattr(item, "busy", False))
+    assert given[busy].name == name
+    assert Kind.ENGINE in {item.kind for item in given[busy:]}
+
+
 def test_a_descriptor_that_a_process_was_started_with_is_none_of_this_ones(running):
     folder = ArtifactStore().root / merged()
     descriptor = os.open(folder, os.O_RDONLY)

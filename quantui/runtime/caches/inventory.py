@@ -1,7 +1,8 @@
 """Everything that takes disk, from all its sources: what each thing is, what it takes, who uses it.
 
-Sources that answer at once come first; processes and profiles are looked up last, and what they use is given
-again. A later item with the same path replaces the earlier one.
+Sources that answer at once come first. Then processes and profiles are looked up and what they use is given again;
+after that come engines and packages, and what records of runs tell. A later item with the same path replaces the
+earlier one.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def folders_added(stop: Callable[[], bool]) -> Iterator[Found]:
 
 _Source = Callable[[Callable[[], bool]], Iterator[Found]]
 
-_SOURCES: tuple[tuple[frozenset[Kind], _Source], ...] = (
+_Sources = tuple[tuple[frozenset[Kind], _Source], ...]
+
+_QUICK: _Sources = (
     (frozenset({Kind.MERGED, Kind.QUANTIZED, Kind.UNFINISHED, Kind.BROKEN}), artifact_items),
     (frozenset({Kind.HUB, Kind.REVISION, Kind.INCOMPLETE}), hub_items),
     (frozenset({Kind.TRASH}), trash_items),
@@ -73,10 +76,14 @@ _SOURCES: tuple[tuple[frozenset[Kind], _Source], ...] = (
     (frozenset({Kind.FOLDER}), folders_added),
     (frozenset({Kind.RUN}), run_items),
     (frozenset({Kind.COMPILED}), compiled_items),
+)
+"""The kinds that a source may give, and the source: those with few files first."""
+
+_SLOW: _Sources = (
     (frozenset({Kind.ENGINE, Kind.UNFINISHED}), engine_items),
     (frozenset({Kind.PACKAGES}), package_items),
 )
-"""The kinds that a source may give, and the source: those with few files first, uv's 100,000 last."""
+"""Those with tens of thousands of files each."""
 
 
 def scan(
@@ -87,22 +94,36 @@ def scan(
     A later item with the same path replaces the earlier one: it then also says who uses it.
     """
     known: dict[str, CacheItem] = {}
-    for found in things(kinds, stop=stop):
-        if isinstance(found, CacheItem):
-            known[found.path] = found
-        yield found
-    if known and not stop():
-        from quantui.runtime.caches.uses import used
+    for sources in (_QUICK, _SLOW):
+        fresh: dict[str, CacheItem] = {}
+        for found in _given_by(sources, kinds, stop):
+            if isinstance(found, CacheItem):
+                known[found.path] = fresh[found.path] = found
+            yield found
+        if fresh and not stop():
+            from quantui.runtime.caches.uses import used
 
-        yield from used(known, stop)
+            for item in used(fresh, known, stop):
+                known[item.path] = item
+                yield item
+    if known and not stop():
+        from quantui.runtime.caches.uses import remembered
+
+        yield from remembered(known, stop)
 
 
 def things(
     kinds: Collection[Kind] | None = None, *, stop: Callable[[], bool] = never
 ) -> Iterator[Found]:
     """As :func:`scan`, without looking at processes, profiles and records of runs."""
+    yield from _given_by((*_QUICK, *_SLOW), kinds, stop)
+
+
+def _given_by(
+    sources: _Sources, kinds: Collection[Kind] | None, stop: Callable[[], bool]
+) -> Iterator[Found]:
     wanted = frozenset(Kind) if kinds is None else frozenset(kinds)
-    for given, source in _SOURCES:
+    for given, source in sources:
         if not given & wanted:
             continue
         for found in source(stop):

@@ -19,41 +19,48 @@ if TYPE_CHECKING:
     from quantui.runtime.caches.processes import ProcessUses
 
 
-def used(known: Mapping[str, CacheItem], stop: Callable[[], bool]) -> Iterator[CacheItem]:
-    """The items of ``known`` of which there is more to say, with it: each once, the busy ones first.
-
-    Processes are looked at before profiles and records are read; what they use is given by then.
-    """
+def used(
+    fresh: Mapping[str, CacheItem], known: Mapping[str, CacheItem], stop: Callable[[], bool]
+) -> Iterator[CacheItem]:
+    """The items of ``fresh`` that processes or profiles use, with those; ``known``: all that was found so far."""
     changed: dict[str, CacheItem] = {}
-    for item in with_users(known, stop):
+    for item in with_users(fresh, stop):
         changed[item.path] = item
         yield item
     if stop():
         return
-    profiles, past = ProfileUses(known), Past(stop)
-    yield from _written_by_now(known, changed, stop)
-    for path, before in known.items():
+    profiles = ProfileUses(known)
+    for path, before in fresh.items():
         if stop():
             return
         item = changed.get(path, before)
         files = profiles.of(item)
-        later = past.told(replace(item, profiles=files) if files != item.profiles else item)
+        if files != item.profiles:
+            yield replace(item, profiles=files)
+
+
+def remembered(known: Mapping[str, CacheItem], stop: Callable[[], bool]) -> Iterator[CacheItem]:
+    """The items of ``known`` that records of runs tell more of, with it. Reading the records may write summaries."""
+    past = Past(stop)
+    yield from _written_by_now(known, stop)
+    for item in known.values():
+        if stop():
+            return
+        later = past.told(item)
         if later is not item:
             yield later
 
 
 def _written_by_now(
-    known: Mapping[str, CacheItem], changed: dict[str, CacheItem], stop: Callable[[], bool]
+    known: Mapping[str, CacheItem], stop: Callable[[], bool]
 ) -> Iterator[CacheItem]:
-    """The summaries of runs, measured again: reading the records may have written them."""
+    """What quantui itself keeps, measured again where it has changed."""
     if not any(item.kind is Kind.MEASURED for item in known.values()):
         return
     for item in measured_items(stop):
-        if isinstance(item, CacheItem) and item.path in known:
-            before = changed.get(item.path, known[item.path])
-            if item.stamp != before.stamp:
-                changed[item.path] = replace(item, users=before.users)
-                yield changed[item.path]
+        before = known.get(item.path)
+        if isinstance(item, CacheItem) and before is not None and item.stamp != before.stamp:
+            yield replace(item, users=before.users)
 
 
 def with_users(known: Mapping[str, CacheItem], stop: Callable[[], bool]) -> Iterator[CacheItem]:
