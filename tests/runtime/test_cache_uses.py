@@ -26,9 +26,11 @@ from quantui.runtime.caches.inventory import collect, scan
 from quantui.runtime.caches.processes import process_uses
 from quantui.runtime.engine_store import EngineRecord, write_record
 from quantui.runtime.known_profiles import note_profile
-from quantui.runtime.paths import engines_dir
+from quantui.runtime.paths import cache_dir, engines_dir
 
 NEW, OLD = "a" * 40, "b" * 40
+REPOSITORY = f"owner/llama-{os.getpid()}"
+"""No other process is started with this name."""
 SLEEP = "import sys; print('up', flush=True); sys.stdin.read()"
 
 
@@ -113,18 +115,18 @@ def test_a_process_that_has_a_file_open_uses_the_thing(running):
 
 
 def test_a_process_that_was_started_with_a_repository_uses_its_named_revision(hub, running):
-    cached(hub, "owner/llama", model_files(hidden=32), OLD, branch=False)
-    cached(hub, "owner/llama", model_files(), NEW)
-    pid = running(SLEEP, "--model", "owner/llama")
+    cached(hub, REPOSITORY, model_files(hidden=32), OLD, branch=False)
+    cached(hub, REPOSITORY, model_files(), NEW)
+    pid = running(SLEEP, "--model", REPOSITORY)
     found = items()
-    assert pids(found["owner/llama"]) == [pid]
-    assert pids(found[f"owner/llama @ {NEW[:8]}"]) == [pid]
-    assert pids(found[f"owner/llama @ {OLD[:8]}"]) == []
+    assert pids(found[REPOSITORY]) == [pid]
+    assert pids(found[f"{REPOSITORY} @ {NEW[:8]}"]) == [pid]
+    assert pids(found[f"{REPOSITORY} @ {OLD[:8]}"]) == []
 
 
 def test_a_process_that_has_a_blob_open_uses_every_revision_with_that_blob(hub, running):
-    cached(hub, "owner/llama", model_files(), OLD, branch=False)
-    snapshot = cached(hub, "owner/llama", {**model_files(), "config.json": b"{}"}, NEW)
+    cached(hub, REPOSITORY, model_files(), OLD, branch=False)
+    snapshot = cached(hub, REPOSITORY, {**model_files(), "config.json": b"{}"}, NEW)
     weights, config = snapshot / "model.safetensors", snapshot / "config.json"
     first = running(
         f"import sys; f = open({str(weights)!r}); print('up', flush=True); sys.stdin.read()"
@@ -133,9 +135,9 @@ def test_a_process_that_has_a_blob_open_uses_every_revision_with_that_blob(hub, 
         f"import sys; f = open({str(config)!r}); print('up', flush=True); sys.stdin.read()"
     )
     found = items()
-    assert pids(found["owner/llama"]) == sorted([first, second])
-    assert pids(found[f"owner/llama @ {NEW[:8]}"]) == sorted([first, second])
-    assert pids(found[f"owner/llama @ {OLD[:8]}"]) == [first]
+    assert pids(found[REPOSITORY]) == sorted([first, second])
+    assert pids(found[f"{REPOSITORY} @ {NEW[:8]}"]) == sorted([first, second])
+    assert pids(found[f"{REPOSITORY} @ {OLD[:8]}"]) == [first]
 
 
 def test_things_are_given_first_without_and_then_with_their_users(running):
@@ -154,6 +156,16 @@ def test_who_uses_it_is_told_before_engines_are_measured(running):
     busy = next(n for n, item in enumerate(given) if getattr(item, "busy", False))
     assert given[busy].name == name
     assert Kind.ENGINE in {item.kind for item in given[busy:]}
+
+
+def test_what_a_run_is_measuring_is_in_use(running):
+    folder = cache_dir() / "references"
+    folder.mkdir(parents=True)
+    lock = folder / "0123.lock"
+    lock.touch()
+    hold = f"import fcntl, sys; f = open({str(lock)!r}, 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
+    pid = running(hold + "print('up', flush=True); sys.stdin.read()")
+    assert pids(items()["references"]) == [pid]
 
 
 def test_a_descriptor_that_a_process_was_started_with_is_none_of_this_ones(running):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantui.domain.caches.items import Kind, Rebuild
+from quantui.domain.caches.items import Kind, ProcessUse, Rebuild
 from quantui.runtime import paths
+from quantui.runtime.caches.lock_holders import maker
 from quantui.runtime.caches.tree_items import Found, entries_in, tree_item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 _TOLD = {
     "references": ("what 16-bit models answer, which quantized ones are compared with",
@@ -36,8 +38,24 @@ def measured_items(stop: Callable[[], bool]) -> Iterator[Found]:
             continue
         detail, cost = _TOLD.get(path.name, ("measured or asked once", "measured or asked again"))
         yield from tree_item(
-            Kind.MEASURED, path, root, detail=detail, rebuild=Rebuild(cost), trashable=True
+            Kind.MEASURED,
+            path,
+            root,
+            detail=detail,
+            rebuild=Rebuild(cost),
+            trashable=True,
+            users=_writers(path),
         )
+
+
+def _writers(path: Path) -> tuple[ProcessUse, ...]:
+    """Who holds a lock in the folder: a run that measures a model holds one (reference_cache.py)."""
+    try:
+        locks = sorted(path.glob("*.lock"))
+    except OSError:
+        return ()
+    found = {use.pid: use for lock in locks if (use := maker(lock)) is not None}
+    return tuple(found.values())
 
 
 def demo_items(stop: Callable[[], bool]) -> Iterator[Found]:
