@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+from checkpoint_folders import model_files, write
+
+from quantui.cli import main
 from quantui.runtime.known_profiles import known_profiles, note_profile
 from quantui.runtime.last_profile import remember_profile
 
@@ -39,6 +43,20 @@ def test_those_used_last_come_first_and_each_once(tmp_path):
 def test_the_one_that_the_wizard_remembers_is_among_them(tmp_path):
     remember_profile(profile(tmp_path, "a.toml"), "x")
     assert names() == ["a.toml"]
+
+
+def test_one_that_is_replayed_is_known(tmp_path, capsys):
+    path = tmp_path / "a.toml"
+    path.write_text('schema = 1\n[model]\nid = "./not-there"\n')
+    assert main(["--profile", str(path), "--dry-run"]) != 0
+    assert names() == ["a.toml"]
+
+
+def test_one_that_init_writes_is_known(tmp_path, capsys):
+    model = write(tmp_path / "llama", model_files())
+    path = tmp_path / "b.toml"
+    assert main(["init", str(model), "--method", "none", "--out", str(path)]) == 0
+    assert names() == ["b.toml"]
 
 
 def test_a_file_that_is_gone_is_dropped(tmp_path, own_home):
