@@ -130,6 +130,7 @@ class QuantuiApp(App[int]):
     @work(thread=True, exclusive=True, group="probe")
     def _probe(self) -> None:
         from quantui.runtime.probe import probe_hardware
+        from quantui.tui.cache_ahead import load_ahead
         from quantui.tui.device_details import load_words
 
         load_words()
@@ -141,6 +142,7 @@ class QuantuiApp(App[int]):
             self.post_message(EnginesListed(tuple(list_engines())))
         except QuantuiError as error:
             self.post_message(EnginesListed((), error))
+        load_ahead()
 
     def on_hardware_probed(self, message: HardwareProbed) -> None:
         """Keep the report; what was computed from another one is forgotten."""

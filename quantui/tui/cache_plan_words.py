@@ -10,6 +10,7 @@ from textual.content import Content
 from quantui.domain.caches.deletion import Deleted
 from quantui.domain.caches.words import joined, rebuilt, report_words, shown, sized, summed
 from quantui.domain.terminal_text import one_line
+from quantui.tui.cache_words import back_words
 from quantui.tui.widgets.row_table import Cell, Column
 
 if TYPE_CHECKING:
@@ -109,19 +110,15 @@ def plan_detail(line: PlanLine | None) -> list[Content]:
     if line is None:
         return []
     item = line.item
-    lines = [Content.styled(shown(item.path), "$text-muted")]
+    path = Content.styled(shown(item.path), "$text-muted")
     if line.why:
-        lines.append(Content.styled(f"stays: {one_line(line.why)}", "$text-warning"))
-        return lines
-    made = (
-        f"made from {' + '.join(shown(one) for one in item.made_from)}; " if item.made_from else ""
-    )
-    lines.append(Content(f"{made}to have it again: {rebuilt(item.rebuild)}"))
+        return [Content.styled(f"stays: {one_line(line.why)}", "$text-warning"), path]
+    lines = [Content(back_words(item))]
     if item.use.shared:
         lines.append(
             Content(f"alone it frees {sized(item.use.frees)} of {sized(item.use.on_disk)}")
         )
-    return lines
+    return [*lines, path]
 
 
 def progress_head(job: DeletionJob) -> Content:

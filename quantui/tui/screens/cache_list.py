@@ -211,17 +211,21 @@ class CacheList(CacheScan):
             Content.styled(f"{chosen} · " if chosen else "", "bold $text-accent"),
             Content.styled(total, "$text-muted"),
         )
-        self.query_one("#over-title", Static).update(title)
+        self._draw("#over-title", title)
         disks = words.disk_words(kept.disks, kept.roots, self.view.budgeted, kept.budget)
-        self.query_one("#disks", Static).update(Content(disks))
+        self._draw("#disks", Content(disks))
         filtered = bool(kept.filter.terms)
         count = words.filter_words(self.view, kept.order, self._error, filtered=filtered)
-        self.query_one("#count", Static).update(count)
+        self._draw("#count", count)
         self.say_more()
 
     def say_more(self) -> None:
         """The highlighted thing or place in full."""
-        self.query_one("#told", Static).update(Content("\n").join(self._more()))
+        self._draw("#told", Content("\n").join(self._more()))
+
+    def _draw(self, where: str, text: Content) -> None:
+        # Each has a height of its own: a text that changes with every key moves nothing.
+        self.query_one(where, Static).update(text, layout=False)
 
     def _more(self) -> list[Content]:
         kept, line = self.kept, self.table.row

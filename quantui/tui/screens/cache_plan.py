@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
     from quantui.domain.caches.items import CacheDisk, CacheItem
 
+_LOW = 22
+"""Below so many lines less is told."""
+_AROUND, _AROUND_LOW = 18, 11
+"""Lines that everything but the things takes."""
+
 
 class CachePlan(TellsBugs, ModalScreen[DeletionPlan | None]):
     """Gives the plan that was agreed to, None when nothing is to be done. Keeping everything has the focus."""
@@ -53,12 +58,14 @@ class CachePlan(TellsBugs, ModalScreen[DeletionPlan | None]):
     DEFAULT_CSS = """
     CachePlan { align: center middle; }
     CachePlan > Vertical {
-        width: 96%; max-width: 130; height: 92%;
+        width: 96%; max-width: 130; height: auto; max-height: 96%;
         border: round $warning; padding: 0 1; background: $surface;
     }
     CachePlan #sum { height: auto; max-height: 5; margin-bottom: 1; }
-    CachePlan RowTable { height: 1fr; }
+    CachePlan RowTable { height: 4; }
     CachePlan #told { height: 4; }
+    CachePlan.-low #told { height: 2; }
+    CachePlan.-low #sum { max-height: 2; margin-bottom: 0; }
     CachePlan OptionList { height: auto; border: none; padding: 0; background: $surface; }
     """
 
@@ -116,6 +123,7 @@ class CachePlan(TellsBugs, ModalScreen[DeletionPlan | None]):
         self.plan, self.moved = plan, moved = message.plan, message.moved
         self.query_one("#sum", Static).update(Content("\n").join(plan_summary(plan, self._disks)))
         self.query_one(RowTable).show(plan_lines(plan))
+        self._fit()
         answers = self.query_one(OptionList)
         if plan.goes:
             words = f"x  delete for good: frees {sized(plan.frees)}"
@@ -125,6 +133,17 @@ class CachePlan(TellsBugs, ModalScreen[DeletionPlan | None]):
             words = f"t  move {most}to the trash: u undoes it; frees once it is emptied"
             answers.add_option(Option(Content(words), id="trash"))
         self.refresh_bindings()
+
+    def on_resize(self) -> None:
+        """As high as what there is to show, where there is room for it."""
+        self._fit()
+
+    def _fit(self) -> None:
+        low = self.size.height < _LOW
+        self.set_class(low, "-low")
+        table = self.query_one(RowTable)
+        room = self.size.height - (_AROUND_LOW if low else _AROUND)
+        table.styles.height = max(3, min(len(table.rows) + 2, room))
 
     def on_row_table_highlighted(self, message: RowTable.Highlighted) -> None:
         """Say more of the line."""

@@ -11,6 +11,7 @@ from textual.worker import get_current_worker
 
 from quantui.domain.errors import QuantuiError
 from quantui.tui.cache_kept import CacheKept, kept_of
+from quantui.tui.giving_way import giving_way
 from quantui.tui.screens.over import OverScreen
 
 if TYPE_CHECKING:
@@ -80,18 +81,19 @@ class CacheScan(OverScreen):
         def tell(*, done: bool = False) -> None:
             self.post_message(self.Scanned(dict(items), tuple(problems), disks, done=done))
 
-        for found in scan(stop=lambda: worker.is_cancelled):
-            if isinstance(found, CacheItem):
-                items[found.path] = found
-            else:
-                problems.append(found)
-            if time.monotonic() - told >= _TELL_EVERY_S:
-                tell()
-                if not told:
-                    # Not before the first rows: it reads the settings.
-                    disks = cache_disks()
-                    self._look_around()
-                told = time.monotonic()
+        with giving_way():
+            for found in scan(stop=lambda: worker.is_cancelled):
+                if isinstance(found, CacheItem):
+                    items[found.path] = found
+                else:
+                    problems.append(found)
+                if time.monotonic() - told >= _TELL_EVERY_S:
+                    tell()
+                    if not told:
+                        # Not before the first rows: it reads the settings.
+                        disks = cache_disks()
+                        self._look_around()
+                    told = time.monotonic()
         if not worker.is_cancelled:
             if not told:
                 disks = cache_disks()
