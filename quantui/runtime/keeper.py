@@ -9,7 +9,7 @@ even after quantui got SIGKILL.
 It listens on the *lifeline*, a pipe whose other end only quantui holds: ``S`` asks to stop; the end of
 the file means that quantui is gone, which is the same request. It answers on the *status* pipe, one JSON
 object a line: ``{"started": pid}``, ``{"exited": code}``, ``{"gone": true, "killed": n}``. It exits only when no
-process of the run is left.
+process of the run is left, and takes the folder of their sockets with it (socket_folder.py).
 """
 
 from __future__ import annotations
