@@ -14,6 +14,7 @@ from fixtures.cache_things import open_in_a_process
 from quantui.domain.caches.items import ProcessUse
 from quantui.domain.events import RunStarted, to_dict
 from quantui.runtime.caches import processes
+from quantui.runtime.caches.namespaces import Translation, read_mounts
 from quantui.runtime.caches.processes import process_uses
 from quantui.runtime.paths import runs_dir
 from quantui.runtime.recorder import OWNER, owner_mark
@@ -207,3 +208,36 @@ def test_a_living_run_uses_what_its_record_names(thing):
     assert (model.pid, model.run_id, model.how) == (host.pid, "run-1", "is a run of it")
     assert (adapter.pid, adapter.run_id) == (host.pid, "run-1")
     assert record.how == "is this run"
+
+
+def test_paths_of_a_container_are_read_as_they_are_here():
+    table = (
+        b"20 1 8:1 / / rw - ext4 /dev/sda1 rw\n21 20 8:2 / /data\\040disk rw - ext4 /dev/sdb1 rw\n"
+    )
+    there = (
+        b"90 1 0:50 / / rw - overlay overlay rw\n"
+        b"91 90 8:1 /home/me/.cache /root/.cache rw - ext4 /dev/sda1 rw\n"
+        b"92 90 8:2 /models /models rw - ext4 /dev/sdb1 rw\n"
+    )
+    read = Translation(read_mounts(there), read_mounts(table))
+
+    assert read.here("/root/.cache/hub/x") == ("/home/me/.cache/hub/x",)
+    assert read.here("/root/.cache") == ("/home/me/.cache",)
+    assert read.here("/models/llama") == ("/data disk/models/llama",)
+    assert read.here("/etc/passwd") == ()
+    assert read.here("/models-2/llama") == ()
+
+
+def test_a_server_in_a_container_tells_by_what_is_mounted_into_it(thing, tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    script = 'mount --bind "$1" "$2" && exec "$3" -c "$4" serve --model="$2/thing"'
+    arguments = [str(thing.parent), str(inside), sys.executable, WAITS]
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", *arguments]
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
+        pytest.skip("no namespaces for this user")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        if server.stdout.readline() != b"up\n":
+            pytest.skip("nothing may be mounted here")
+        assert uses(thing) == {server.pid: "was started with it"}
+        server.stdin.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import itertools
 import os
 import re
 import stat
@@ -17,6 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantui.domain.caches.items import ProcessUse
+from quantui.runtime.caches.command_lines import as_paths, asks_quantui, named_in
+from quantui.runtime.caches.namespaces import (
+    Mount,
+    Translation,
+    mounts_of,
+    namespace_of,
+    own_namespace,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -26,11 +33,6 @@ _MAPPED = re.compile(rb"^\S+ \S+ \S+ \S+ [1-9]\d* +(/.*)$", re.MULTILINE)
 
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _DELETED = " (deleted)"
-_PATHS_WITHIN = re.compile(r"""(?<![^\s"'=,:\[({])/[^\s"',:\])}]+""")
-"""Paths inside an argument: ``name=/path``, ``{"model": "/path"}``, ``name:/path``."""
-
-_WORDS_WITHIN = re.compile(r"[^\s\"'=,:;\[\](){}]+")
-_LONGEST_ARGUMENT = 8192
 _OPEN = "has files of it open"
 _MAPPED_IN = "has files of it in memory"
 _STANDS = "works in it"
@@ -73,9 +75,11 @@ class ProcessUses:
             for seen in sorted(found.values(), key=lambda seen: seen.pid)
         )
 
-    def add_path(self, path: str, seen: _Seen) -> None:
-        """Note a use of a path; :meth:`settle` before asking."""
+    def add_path(self, path: str, seen: _Seen, elsewhere: Translation | None = None) -> None:
+        """Note a use of a path; :meth:`settle` before asking. ``elsewhere``: how to read it where it is not ours."""
         self._paths.append((path, seen))
+        if elsewhere is not None:
+            self._paths += [(place, seen) for place in elsewhere.here(path) if place != path]
 
     def add_word(self, word: str, seen: _Seen) -> None:
         """Note a word of a command line."""
@@ -105,8 +109,9 @@ def process_uses() -> ProcessUses:
     uses = ProcessUses()
     own = os.getpid()
     above = _ancestors(own)
+    containers = _Containers()
     for pid in _pids():
-        _look(uses, pid, own=pid == own, asked=pid in above)
+        _look(uses, pid, containers.of(pid), own=pid == own, asked=pid in above)
     _look_at_runs(uses)
     uses.settle()
     return uses
@@ -142,7 +147,28 @@ def _pids() -> list[int]:
         return []
 
 
-def _look(uses: ProcessUses, pid: int, *, own: bool, asked: bool) -> None:
+class _Containers:
+    """How the paths of processes in other namespaces are read, each namespace looked at once."""
+
+    def __init__(self) -> None:
+        self._own = own_namespace()
+        self._here: tuple[Mount, ...] = ()
+        self._known: dict[str, Translation] = {}
+
+    def of(self, pid: int) -> Translation | None:
+        """For a process; None where it sees what this one sees, or nobody may know."""
+        name = namespace_of(pid)
+        if not name or not self._own or name == self._own:
+            return None
+        if name not in self._known:
+            self._here = self._here or mounts_of("self")
+            self._known[name] = Translation(mounts_of(pid), self._here)
+        return self._known[name]
+
+
+def _look(
+    uses: ProcessUses, pid: int, elsewhere: Translation | None, *, own: bool, asked: bool
+) -> None:
     """Note what one process uses; one that ends meanwhile, or is another user's, as far as it can be seen.
 
     ``own``: it is this process. ``asked``: this one comes from it, so that its command line names things only
@@ -152,24 +178,24 @@ def _look(uses: ProcessUses, pid: int, *, own: bool, asked: bool) -> None:
     name = _read(f"{folder}/comm").decode("utf-8", "replace").strip() or "?"
     cwd = _link(f"{folder}/cwd")
     if cwd:
-        uses.add_path(cwd, _Seen(pid, _STANDS, name=name))
+        uses.add_path(cwd, _Seen(pid, _STANDS, name=name), elsewhere)
     program = _link(f"{folder}/exe")
     if program:
-        uses.add_path(program, _Seen(pid, _PROGRAM, name=name))
+        uses.add_path(program, _Seen(pid, _PROGRAM, name=name), elsewhere)
     mapped = _Seen(pid, _MAPPED_IN, name=name)
     for path in set(_MAPPED.findall(_read(f"{folder}/maps"))):
         text = _ESCAPED.sub(lambda code: bytes([int(code[1], 8) & 0xFF]), path)
-        uses.add_path(os.fsdecode(text).removesuffix(_DELETED), mapped)
+        uses.add_path(os.fsdecode(text).removesuffix(_DELETED), mapped, elsewhere)
     if not own:
-        _note_open(uses, folder, _Seen(pid, _OPEN, name=name))
+        _note_open(uses, folder, _Seen(pid, _OPEN, name=name), elsewhere)
     if own or asked:
         return
     arguments = [os.fsdecode(part) for part in _read(f"{folder}/cmdline").split(b"\0") if part]
-    if not _asks_quantui(arguments):
-        _note_arguments(uses, arguments, cwd, _Seen(pid, _STARTED, name=name))
+    if not asks_quantui(arguments):
+        _note_arguments(uses, arguments, cwd, _Seen(pid, _STARTED, name=name), elsewhere)
 
 
-def _note_open(uses: ProcessUses, folder: str, seen: _Seen) -> None:
+def _note_open(uses: ProcessUses, folder: str, seen: _Seen, elsewhere: Translation | None) -> None:
     descriptors = f"{folder}/fd"
     try:
         numbers = os.listdir(descriptors)  # noqa: PTH208
@@ -182,55 +208,22 @@ def _note_open(uses: ProcessUses, folder: str, seen: _Seen) -> None:
             continue
         with contextlib.suppress(OSError):
             if not stat.S_ISDIR(os.stat(place).st_mode):  # noqa: PTH116 - thousands of them
-                uses.add_path(path.removesuffix(_DELETED), seen)
+                uses.add_path(path.removesuffix(_DELETED), seen, elsewhere)
 
 
-def _asks_quantui(arguments: list[str]) -> bool:
-    """Whether it is a ``quantui cache`` itself, whose arguments name what it looks at or deletes."""
-    return any(
-        second == "cache" and os.path.basename(first) == "quantui"  # noqa: PTH119
-        for first, second in itertools.pairwise(arguments[:6])
-    )
-
-
-def _note_arguments(uses: ProcessUses, arguments: Iterable[str], cwd: str, seen: _Seen) -> None:
-    """Note the paths and the words of a command line. Links in a path are followed: the thing is where they lead."""
-    words: set[str] = set()
-    for argument in arguments:
-        if len(argument) > _LONGEST_ARGUMENT:
-            continue
-        whole = argument.partition("=")[2] if argument.startswith("-") else argument
-        words.update((argument, whole, *_WORDS_WITHIN.findall(argument)))
-        places = {whole, *_PATHS_WITHIN.findall(argument)}
-        places.update(part for part in argument.split("=")[1:] if part)
-        for place in places:
-            for path in _as_paths(place, cwd):
-                uses.add_path(path, seen)
+def _note_arguments(
+    uses: ProcessUses,
+    arguments: Iterable[str],
+    cwd: str,
+    seen: _Seen,
+    elsewhere: Translation | None,
+) -> None:
+    """Note the paths and the words of a command line."""
+    words, paths = named_in(arguments, cwd)
+    for path in paths:
+        uses.add_path(path, seen, elsewhere)
     for word in words:
-        if word:
-            uses.add_word(word, seen)
-
-
-def _as_paths(place: str, cwd: str) -> tuple[str, ...]:
-    if _is_descriptor(place):
-        return ()
-    if place.startswith("/"):
-        return tuple({os.path.normpath(place), os.path.realpath(place)})
-    if not place or place.startswith("-") or not cwd:
-        return ()
-    joined = os.path.join(cwd, place)  # noqa: PTH118 - paths are text here
-    # A word is a path only where there is something: `serve` is none.
-    return (os.path.realpath(joined),) if os.path.lexists(joined) else ()
-
-
-def _is_descriptor(path: str) -> bool:
-    """Whether it is a device, or a name like /dev/fd/3, which is another file in that process than in this one.
-
-    People keep models in /dev/shm: it is memory with the names of files.
-    """
-    return path.startswith("/proc/") or (
-        path.startswith("/dev/") and not path.startswith("/dev/shm/")
-    )
+        uses.add_word(word, seen)
 
 
 def _look_at_runs(uses: ProcessUses) -> None:
@@ -256,7 +249,7 @@ def _look_at_runs(uses: ProcessUses) -> None:
             if isinstance(text, str) and text:
                 uses.add_word(text, seen)
                 if text.startswith("/"):
-                    for path in _as_paths(text, ""):
+                    for path in as_paths(text, ""):
                         uses.add_path(path, seen)
 
 
