@@ -43,7 +43,7 @@ def named_in(arguments: Iterable[str], cwd: str) -> tuple[set[str], set[str]]:
 
 def as_paths(place: str, cwd: str) -> tuple[str, ...]:
     """The path that a text names, as written and with its links followed: the thing is where they lead."""
-    if _is_descriptor(place):
+    if is_descriptor(place):
         return ()
     if place.startswith("/"):
         return tuple({os.path.normpath(place), os.path.realpath(place)})
@@ -54,7 +54,7 @@ def as_paths(place: str, cwd: str) -> tuple[str, ...]:
     return (os.path.realpath(joined),) if os.path.lexists(joined) else ()
 
 
-def _is_descriptor(path: str) -> bool:
+def is_descriptor(path: str) -> bool:
     """Whether it is a device, or a name like /dev/fd/3, which is another file in that process than in this one.
 
     People keep models in /dev/shm: it is memory with the names of files.

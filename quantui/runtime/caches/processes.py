@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantui.domain.caches.items import ProcessUse
-from quantui.runtime.caches.command_lines import as_paths, asks_quantui, named_in
+from quantui.runtime.caches.command_lines import as_paths, asks_quantui, is_descriptor, named_in
 from quantui.runtime.caches.namespaces import (
     Mount,
     Translation,
@@ -204,7 +204,7 @@ def _note_open(uses: ProcessUses, folder: str, seen: _Seen, elsewhere: Translati
     for number in numbers:
         place = f"{descriptors}/{number}"
         path = _link(place)
-        if not path.startswith("/") or _is_descriptor(path):
+        if not path.startswith("/") or is_descriptor(path):
             continue
         with contextlib.suppress(OSError):
             if not stat.S_ISDIR(os.stat(place).st_mode):  # noqa: PTH116 - thousands of them
