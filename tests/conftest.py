@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from functools import cache
@@ -27,6 +28,9 @@ def pytest_configure() -> None:
     """Draw the seeds of the tests that kill at random once: every process of ``pytest -n`` has to find the same."""
     for name in ("QUANTUI_KILL_SEED", "QUANTUI_CHAOS_SEED"):
         os.environ.setdefault(name, str(time.time_ns() % 1_000_000))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell starts what is to run in the background; children would inherit it, and never be interrupted.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -125,8 +125,12 @@ async def test_after_a_stop_enter_runs_it_again_and_reuses_what_was_made(tmp_pat
 
 async def test_a_screen_above_the_run_stays_until_it_is_left(tmp_path):
     async with wizard() as (app, pilot):
-        view = await running(app, pilot, whole(tmp_path))
+        job, gate = waiting_merge(tmp_path)
+        merge = merge_step(tmp_path, WAITS, job=job)
+        view = await running(app, pilot, plan_of(merge, serve_step(tmp_path, Script())))
         await pilot.press("question_mark")
+        await wait_until(pilot, lambda: shown(app) == "Help")
+        gate.touch()
         await wait_until(pilot, lambda: view.serving)
         await pilot.pause()
         assert shown(app) == "Help"
