@@ -157,8 +157,10 @@ def exclusive(name: str) -> Iterator[None]:
                 "Wait until it is done, or stop it.",
                 ExitCode.ENGINE,
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        # Who holds it is told where there is room for that: a full disk keeps nobody from removing an engine.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -165,3 +165,26 @@ def test_what_reflinked_copies_share_is_freed_with_the_last_of_them(tmp_path, mo
         assert plan.frees >= size
         assert between - before < 2 << 20
         assert disk.free() - before > size - (2 << 20)
+
+
+def test_a_disk_without_a_byte_left_gets_room_again(tmp_path, monkeypatch):
+    with quiet("tmpfs", tmp_path) as disk:
+        own_places(monkeypatch, disk.path)
+        monkeypatch.setenv("QUANTUI_HOME", str(disk.path / "home"))
+        folder = ArtifactStore().root / "base--merged--0123456789abcdef"
+        folder.mkdir(parents=True)
+        (folder / "quantui.json").write_text("{}")
+        (folder / "weights").write_bytes(os.urandom(1 << 20))
+        plan, away = planned(folder), planned(folder, to_trash=True)
+        with (disk.path / "full").open("wb", 0) as file, pytest.raises(OSError, match="No space"):
+            while True:
+                file.write(bytes(4096))
+
+        assert "No space left" in carried_out(away).why[str(folder)]
+        assert (folder / "quantui.json").is_file()
+        done = carried_out(plan)
+
+        assert done.gone == [str(folder)]
+        assert done.report.freed >= 1 << 20
+        assert not folder.exists()
+        assert not (folder.parent / ".quantui-trash").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -59,7 +60,14 @@ def not_waiting(lock: Path, path: str) -> Iterator[None]:
     """Hold a lock file; raises ``cache.being-made`` where somebody else does."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(lock, flags, 0o600)
+    try:
+        descriptor = os.open(lock, flags, 0o600)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        # A full disk has no room for a lock that is not there, and for nobody who would make something.
+        yield
+        return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
