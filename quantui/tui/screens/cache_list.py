@@ -181,7 +181,8 @@ class CacheList(CacheScan):
 
     def on_cache_list_viewed(self, message: Viewed) -> None:
         """Draw it; the cursor stays on its thing."""
-        before = self.table.row
+        before, empty = self.table.row, not self.view.lines
+        trash = self.view.trash
         self.view = view = message.view
         place = None
         # Who is at the top while the disk is looked at sees the largest things come in.
@@ -196,7 +197,8 @@ class CacheList(CacheScan):
             here = names.index(self.kept.place) if self.kept.place in names else 0
             self._places.show(view.places, cursor=here)
         self._say_all()
-        self.refresh_bindings()
+        if (empty, bool(trash)) != (not view.lines, bool(view.trash)):
+            self.refresh_bindings()
 
     def _cells(self, line: Line) -> Sequence[Cell | str]:
         mark = mark_of(line.item, self.kept.selected, self.view.partly)

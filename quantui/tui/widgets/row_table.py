@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
@@ -137,10 +137,16 @@ class RowTable(ScrollView, Generic[Row], can_focus=True):
         """The cursor is always on a row."""
         return self._within(place)
 
-    def watch_cursor(self) -> None:
+    def watch_cursor(self, before: int, now: int) -> None:
         """Keep the cursor in sight, and tell."""
+        top = round(self.scroll_y)
         self._follow()
-        self.refresh()
+        if top == round(self.scroll_y):
+            # The other rows are as they were.
+            for place in (before, now):
+                self.refresh(Region(0, place - top + _HEADER, self.size.width, 1))
+        else:
+            self.refresh()
         self.post_message(self.Highlighted(self))
 
     def on_resize(self) -> None:
