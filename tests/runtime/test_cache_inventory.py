@@ -280,6 +280,13 @@ def test_the_cache_of_packages_is_left_to_uv(tmp_path):
     assert "`uv cache prune`" in item.keep
 
 
+def test_the_chunks_of_xet_are_told_and_left_alone(hub):
+    filled(hub.parent / "xet" / "endpoint" / "chunk-cache")
+    (item,) = found()
+    assert (item.kind, item.name) == (Kind.PACKAGES, "Xet's chunks")
+    assert "delete the folder yourself" in item.keep
+
+
 # Folders of the user's -----------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ class Kind(StrEnum):
     MEASURED = "measured"
     """Answers of quantui's own that cost only time: hashes, references, capabilities."""
     PACKAGES = "packages"
-    """uv's cache of packages."""
+    """Parts of downloads that other programs keep for the next one: uv's packages, Xet's chunks."""
     FOLDER = "folder"
     """A model or an adapter in a folder that the user added."""
     TRASH = "trash"

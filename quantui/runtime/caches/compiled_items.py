@@ -1,4 +1,4 @@
-"""What vLLM, torch.compile, Triton and FlashInfer compiled and keep, and uv's cache of packages.
+"""What vLLM, torch.compile, Triton and FlashInfer compiled and keep, uv's cache of packages and Xet's of chunks.
 
 vLLM 0.32: graphs below ``torch_compile_cache`` (compilation/backends.py), a folder for each hash of model,
 configuration and code; those compiled ahead of time below ``torch_aot_compile`` in it (compilation/decorators.py);
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quantui.domain.caches.items import Kind, Rebuild
-from quantui.runtime.caches.roots import compiled_places, package_roots
+from quantui.runtime.caches.roots import compiled_places, package_roots, xet_roots
 from quantui.runtime.caches.tree_items import Found, entries_in, tree_item
 
 if TYPE_CHECKING:
@@ -45,6 +45,10 @@ _AGAIN = Rebuild("vLLM compiles again at the next start, up to some minutes")
 _KEEP_PACKAGES = (
     "it is uv's own: `uv cache prune` frees what nothing needs any more, `uv cache clean` all of it"
 )
+_KEEP_CHUNKS = (
+    "huggingface_hub has no call that empties it, and the Hub's caches change through huggingface_hub alone: "
+    "delete the folder yourself while nothing is downloaded"
+)
 
 
 def compiled_items(stop: Callable[[], bool]) -> Iterator[Found]:
@@ -67,7 +71,18 @@ def compiled_items(stop: Callable[[], bool]) -> Iterator[Found]:
 
 
 def package_items(stop: Callable[[], bool]) -> Iterator[Found]:
-    """uv's cache, which engines share files with: uv alone knows what of it may go."""
+    """uv's cache, which engines share files with: uv alone knows what of it may go. And the chunks of Xet."""
+    for root in xet_roots():
+        yield from tree_item(
+            Kind.PACKAGES,
+            root,
+            root,
+            name="Xet's chunks",
+            detail="parts of files of the Hub, kept for the next download",
+            rebuild=Rebuild("they are downloaded again when a file has them"),
+            keep=_KEEP_CHUNKS,
+            stop=stop,
+        )
     for root in package_roots():
         yield from tree_item(
             Kind.PACKAGES,

@@ -54,6 +54,7 @@ def known_roots() -> tuple[Root, ...]:
         for name, place in compiled_places()
     ]
     found += [Root("packages", path, Kind.PACKAGES) for path in package_roots()]
+    found += [Root("packages", path, Kind.PACKAGES) for path in xet_roots()]
     found += [Root("folders", path, Kind.FOLDER) for path in added_folders()]
     beside = dict.fromkeys(left.path.parent for left in left_beside())
     found += [Root("unfinished", path, Kind.UNFINISHED) for path in beside]
@@ -95,6 +96,13 @@ def package_roots() -> tuple[Path, ...]:
     return _each_once(
         path for path in (_given("UV_CACHE_DIR") or _user_cache() / "uv",) if _is_folder(path)
     )
+
+
+def xet_roots() -> tuple[Path, ...]:
+    """Xet's chunks, which downloads from the Hub keep beside its cache, where there are any (HF_XET_CACHE)."""
+    hub_home = _given("HF_HOME") or _user_cache() / "huggingface"
+    place = _given("HF_XET_CACHE") or hub_home / "xet"
+    return _each_once([place] if _is_folder(place) else [])
 
 
 def _hub_places() -> Iterable[Path]:
