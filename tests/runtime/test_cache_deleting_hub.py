@@ -20,6 +20,8 @@ from quantui.runtime.caches.inventory import collect
 
 HUB = [Kind.HUB, Kind.REVISION, Kind.INCOMPLETE]
 COMMIT, OTHER = "a" * 40, "b" * 40
+NAME = f"owner/model-{os.getpid()}"
+"""No process of another test may have been started with it."""
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def root(tmp_path, monkeypatch):
     return own_places(monkeypatch, tmp_path)
 
 
-def model(root, name="owner/model", *, commits=(COMMIT,), kind="models"):
+def model(root, name=NAME, *, commits=(COMMIT,), kind="models"):
     """Each revision has a file of its own and its configuration; all have the weights."""
     repo = MadeRepository(root, name, kind)
     weights = repo.blob("weights", size=50_000, content=os.urandom(50_000))
@@ -305,7 +307,7 @@ def test_a_model_that_a_server_was_started_with_by_its_name_stays(root):
     plan, part = planned(repo.path), planned(revision(repo))
     code = "print('up', flush=True); import sys; sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--model=owner/model"],
+        [sys.executable, "-c", code, "serve", f"--model={NAME}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as server:

@@ -22,6 +22,9 @@ from quantui.runtime.run_record import EVENTS
 
 WAITS = "print('up', flush=True); import sys; sys.stdin.read()"
 
+NAME = f"owner/name-{os.getpid()}x"
+"""No process of another test was started with it."""
+
 MAPS = f"""
 import ctypes, os, sys
 map = ctypes.CDLL(None).mmap
@@ -121,11 +124,11 @@ def test_a_relative_path_is_seen_from_where_the_process_works(thing):
         assert uses(thing) == {pid: "was started with it"}
 
 
-@pytest.mark.parametrize("argument", ["owner/name", "--model=owner/name", "--models=x,owner/name"])
+@pytest.mark.parametrize("argument", ["{}", "--model={}", "--models=x,{}"])
 def test_a_command_line_that_calls_it_otherwise_tells(thing, argument):
-    with running(argument) as pid:
-        assert uses(thing, ("owner/name",)) == {pid: "was started with it"}
-        assert uses(thing, ("owner/nam",)) == {}
+    with running(argument.format(NAME)) as pid:
+        assert uses(thing, (NAME,)) == {pid: "was started with it"}
+        assert uses(thing, (NAME[:-1],)) == {}
         assert uses(thing) == {}
 
 
@@ -185,7 +188,7 @@ def test_a_living_run_uses_what_its_record_names(thing):
             directory = runs_dir() / "run-1"
             directory.mkdir(parents=True)
             (directory / OWNER).write_text(owner_mark(host.pid))
-            plan = {"model": "owner/name", "adapters": [str(thing)]}
+            plan = {"model": NAME, "adapters": [str(thing)]}
             steps = (("serve", "Serve it"),)
             events = [
                 RunStarted(
@@ -200,7 +203,7 @@ def test_a_living_run_uses_what_its_record_names(thing):
             lines = [json.dumps(to_dict(event)) for event in events]
             (directory / EVENTS).write_text("\n".join(lines) + "\n")
 
-            (model,) = process_uses().of("/nowhere", ("owner/name",))
+            (model,) = process_uses().of("/nowhere", (NAME,))
             (adapter,) = process_uses().of(str(thing))
             (record,) = process_uses().of(str(directory))
         finally:
