@@ -141,10 +141,19 @@ class _Work:
             yield from self._blobs()
         if self._why:
             return
-        if turn.whole_goes():
-            self._do(repos=[turn.repo])
-        elif turn.whole and not self._problem:
-            self._why = BEGUN
+        if not turn.whole_goes():
+            if turn.whole and not self._problem:
+                self._why = BEGUN
+            return
+        if not turn.scan.elsewhere and not turn.scan.damage:
+            # A download that begins now puts files into these folders: only empty ones go, and those stay.
+            self._do(repos=strategies.leftovers(turn.repo, turn.commits()))
+            strategies.remove_empty(turn.repo)
+        if os.path.lexists(turn.repo):
+            if turn.whole_goes():
+                self._do(repos=[turn.repo])
+            elif turn.whole and not self._problem:
+                self._why = BEGUN
 
     def ended(self, item: CacheItem, size: int, files: int) -> Deleted | Kept:
         """How it ended for a thing, of which ``size`` bytes and ``files`` are gone."""

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _ALSO_WHOLE_BY = (".index.json", ".gguf", "tokenizer_config.json", "processor_config.json")
 
 
+_FILLED = {"blobs", "snapshots", "refs", "trees"}
+"""The folders of a repository that every download writes into."""
+
+
 class HubPlans:
     """Strategies by root; a cache is scanned by huggingface_hub once for all things of a plan."""
 
@@ -104,6 +108,21 @@ def narrowed(
         blobs=frozenset(map(Path, blobs)),
         repos=frozenset(map(Path, repos)),
     )
+
+
+def leftovers(repo: str, commits: Iterable[str]) -> list[str]:
+    """What huggingface_hub keeps beside blobs, snapshots and refs: notes of missing files, listings of ``commits``."""
+    found = [f"{repo}/trees/{commit}.json" for commit in commits]
+    with contextlib.suppress(OSError), os.scandir(repo) as entries:
+        found += [entry.path for entry in entries if entry.name not in _FILLED]
+    return [path for path in found if os.path.lexists(path) and not os.path.islink(path)]  # noqa: PTH114
+
+
+def remove_empty(repo: str) -> None:
+    """Remove the folder of a repository and those in it as far as they are empty; links are not followed."""
+    for folder, _, _ in os.walk(repo, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)  # noqa: PTH106
 
 
 def execute(strategy: DeleteCacheStrategy) -> str:
