@@ -21,7 +21,7 @@ from quantui.runtime import paths
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.caches.deleting import delete
 from quantui.runtime.caches.inventory import collect
-from quantui.runtime.caches.trash import trashed_in
+from quantui.runtime.caches.trash import restore, trashed_in
 
 OF_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
 
@@ -397,3 +397,14 @@ def test_what_lies_beside_things_in_a_wide_root_is_nobodys(tmp_path, kind):
 
     assert "not quantui's to delete" in done.why[str(victim)]
     assert victim.is_dir()
+
+
+def test_a_folder_that_may_not_be_written_is_moved_away_and_back_as_it_was():
+    folder = artifact("owner/base")
+    folder.chmod(0o555)
+
+    (gone,) = deleted(folder, to_trash=True).report.deleted
+    assert restore(gone.trashed) == folder
+    assert folder.stat().st_mode & 0o777 == 0o555
+
+    assert deleted(folder).gone == [str(folder)]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from quantui.runtime.caches.measuring import BLOCK, can_reflink
 from quantui.runtime.caches.places import FOLDER_FLAGS, mount_of
 from quantui.runtime.caches.reflinks import LEAST, shared_extents
+from quantui.runtime.caches.renaming import make_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,7 +199,7 @@ class Removal:
         higher = f"deep-{self._token}-{self._moved_up}"
         try:
             with contextlib.suppress(OSError):
-                _make_writable(above, name)
+                make_writable(above, name)
             _with_right(
                 above, lambda: os.rename(name, higher, src_dir_fd=above, dst_dir_fd=self._above)
             )
@@ -219,20 +220,8 @@ def _opened(above: int, name: str) -> int:
     try:
         return os.open(name, FOLDER_FLAGS, dir_fd=above)
     except PermissionError:
-        _make_writable(above, name)
+        make_writable(above, name)
         return os.open(name, FOLDER_FLAGS, dir_fd=above)
-
-
-def _make_writable(above: int, name: str) -> None:
-    """Give the owner all rights to a folder, and to nothing that a link leads to."""
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=above)
-    try:
-        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        # A descriptor of this kind takes no fchmod; its name in /proc leads to the very same folder.
-        os.chmod(f"/proc/self/fd/{descriptor}", mode | stat.S_IRWXU)  # noqa: PTH101
-    finally:
-        os.close(descriptor)
 
 
 def _with_right(above: int, act: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.runtime.caches.places import FOLDER_FLAGS, Place, known_place, opened_parent
-from quantui.runtime.caches.renaming import rename_into_free
+from quantui.runtime.caches.renaming import rename_away
 from quantui.runtime.caches.trash_notes import FORMAT, IT, WHAT, read_note, write_note
 from quantui.runtime.caches.tree_items import TRASH
 
@@ -82,11 +82,11 @@ def moved_away(
         moved = Moved(descriptor, trash, token, folder, what)
         try:
             write_note(descriptor, what)
-            os.rename(place.name, IT, src_dir_fd=parent, dst_dir_fd=descriptor)
+            rename_away(parent, place.name, descriptor, IT)
             os.fsync(descriptor)
         except BaseException as error:
             with contextlib.suppress(OSError):
-                rename_into_free(descriptor, IT, parent, place.name)
+                rename_away(descriptor, IT, parent, place.name)
             drop_token(moved)
             if isinstance(error, OSError) and error.errno in {errno.EXDEV, errno.EBUSY}:
                 raise QuantuiError(
@@ -106,7 +106,7 @@ def put_back(moved: Moved, parent: int, name: str) -> None:
     Raises ``trash.taken`` where something else is there; it stays in the trash then, and can be had back later.
     """
     try:
-        rename_into_free(moved.descriptor, IT, parent, name)
+        rename_away(moved.descriptor, IT, parent, name)
     except FileExistsError:
         mark(moved, deleting=False)
         raise QuantuiError(
