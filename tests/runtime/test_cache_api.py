@@ -19,7 +19,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_things_are_listed_the_largest_first(hub):
-    repository(hub, "owner/llama", kib=2048)
+    repository(hub, "calls/llama", kib=2048)
     artifact("base", 64)
     assert [item.kind for item in list_cache()] == [Kind.HUB, Kind.MERGED]
     assert [item.kind for item in list_cache("kind=merged size>1KB")] == [Kind.MERGED]
@@ -87,10 +87,10 @@ def test_what_is_freed_to_the_trash_is_not_lost():
 
 
 def test_models_are_verified(hub):
-    repo = repository(hub, "owner/llama")
+    repo = repository(hub, "calls/llama")
     assert [found.damaged for found in verify_cache()] == [False]
     blob = max((repo / "blobs").iterdir(), key=lambda one: one.stat().st_size)
     blob.write_bytes(blob.read_bytes()[:-1])
-    assert [found.damaged for found in quantui.verify_cache("owner/llama")] == [True]
+    assert [found.damaged for found in quantui.verify_cache("calls/llama")] == [True]
     assert verify_cache([]) == []
-    assert verify_cache(f"owner/llama@{OLD[:8]}")[0].item.kind is Kind.REVISION
+    assert verify_cache(f"calls/llama@{OLD[:8]}")[0].item.kind is Kind.REVISION

@@ -53,7 +53,7 @@ def found():
     return list(collect(kinds=KINDS).items.values())
 
 
-def sources(adapter, base="owner/llama", size=15 * GIB):
+def sources(adapter, base="maker/llama", size=15 * GIB):
     return MadeFrom(Ingredient(base, COMMIT, size=size), (Ingredient("lora", path=str(adapter)),))
 
 
@@ -61,13 +61,13 @@ def sources(adapter, base="owner/llama", size=15 * GIB):
 
 
 def test_a_merged_model_says_what_it_was_made_from_and_how_it_comes_back(store, hub, tmp_path):
-    cached(hub, "owner/llama", model_files(), COMMIT)
+    cached(hub, "maker/llama", model_files(), COMMIT)
     adapter = tmp_path / "lora"
     adapter.mkdir()
     path = made(store, origin=Origin(sources(adapter), 240.0))
     (item,) = found()
     assert (item.kind, item.path, item.detail) == (Kind.MERGED, str(path), "merged")
-    assert item.made_from == (f"owner/llama @ {COMMIT[:8]}", f"adapter {adapter}")
+    assert item.made_from == (f"maker/llama @ {COMMIT[:8]}", f"adapter {adapter}")
     assert item.rebuild.words == "made from llama + lora in 4 min 00 s"
     assert (item.rebuild.seconds, item.rebuild.possible, item.rebuild.download) == (240, True, None)
     assert item.trashable
@@ -93,14 +93,14 @@ def test_a_base_that_is_not_in_the_cache_any_more_has_to_be_downloaded_again(sto
 
 
 def test_another_revision_of_the_base_is_not_the_one_it_was_made_from(store, hub, tmp_path):
-    cached(hub, "owner/llama", model_files(), "f" * 40)
+    cached(hub, "maker/llama", model_files(), "f" * 40)
     made(store, origin=Origin(sources(tmp_path), 60.0))
     (item,) = found()
     assert item.rebuild.download == 15 * GIB
 
 
 def test_an_adapter_that_is_gone_cannot_be_had_again(store, hub, tmp_path):
-    cached(hub, "owner/llama", model_files(), COMMIT)
+    cached(hub, "maker/llama", model_files(), COMMIT)
     made(store, origin=Origin(sources(tmp_path / "gone"), 60.0))
     (item,) = found()
     assert not item.rebuild.possible

@@ -58,12 +58,12 @@ def test_an_empty_machine_says_so(run):
 
 
 def test_ls_shows_the_largest_first_then_places_disk_and_budget(run, hub):
-    repository(hub, "owner/llama", kib=2048)
+    repository(hub, "shell/llama", kib=2048)
     artifact("base", 512)
     code, out, err = run("ls")
     assert (code, err) == (ExitCode.OK, "")
     rows = [line for line in out.splitlines() if " hub " in line or " merged " in line]
-    assert "owner/llama" in rows[0]
+    assert "shell/llama" in rows[0]
     assert "base" in rows[1]
     for word in ("SIZE", "FREES", "UNUSED", "hub cache", "artifacts", "free of", "budget"):
         assert word in out
@@ -81,14 +81,14 @@ def test_ls_filters_sorts_and_limits(run):
 
 
 def test_ls_shows_revisions_when_asked(run, hub):
-    repository(hub, "owner/llama")
+    repository(hub, "shell/llama")
     assert NEW[:8] not in run("ls")[1]
     assert NEW[:8] in run("ls", "--revisions")[1]
     assert NEW[:8] in run("ls", "kind=revision")[1]
 
 
 def test_ls_json_is_one_document(run, hub):
-    repository(hub, "owner/llama")
+    repository(hub, "shell/llama")
     artifact("base")
     code, out, err = run("ls", "--json")
     document = json.loads(out)
@@ -182,15 +182,15 @@ def test_rm_deletes_and_tells_what_was_really_freed(run):
 
 
 def test_rm_of_a_repository_leaves_the_others(run, hub):
-    gone, stays = repository(hub, "owner/llama"), repository(hub, "owner/qwen")
-    assert run("rm", "owner/llama", "--yes")[0] == ExitCode.OK
+    gone, stays = repository(hub, "shell/llama"), repository(hub, "shell/qwen")
+    assert run("rm", "shell/llama", "--yes")[0] == ExitCode.OK
     assert not gone.exists()
     assert stays.exists()
 
 
 def test_rm_of_a_revision_leaves_what_others_share(run, hub):
-    repo = repository(hub, "owner/llama")
-    code, out, _ = run("rm", f"owner/llama@{OLD[:8]}", "--yes")
+    repo = repository(hub, "shell/llama")
+    code, out, _ = run("rm", f"shell/llama@{OLD[:8]}", "--yes")
     assert code == ExitCode.OK
     assert "shared" in out
     assert not (repo / "snapshots" / OLD).exists()
@@ -206,14 +206,14 @@ def test_rm_by_filter_takes_what_matches_alone(run):
 
 
 def test_a_name_of_nothing_exits_with_5_and_offers_what_is_near(run, hub):
-    repository(hub, "owner/llama")
-    code, out, err = run("rm", "owner/lama", "--yes")
+    repository(hub, "shell/llama")
+    code, out, err = run("rm", "shell/lama", "--yes")
     assert (code, out) == (ExitCode.NOT_FOUND, "")
-    assert "owner/llama" in err
+    assert "shell/llama" in err
 
 
 def test_a_name_of_several_things_is_refused_with_all_of_them(run, hub):
-    paths = [repository(hub, "owner/llama"), repository(hub, "other/llama")]
+    paths = [repository(hub, "shell/llama"), repository(hub, "other/llama")]
     code, _, err = run("rm", "llama", "--yes")
     assert code == ExitCode.BAD_INPUT
     assert all(str(path) in err and path.exists() for path in paths)
@@ -281,8 +281,8 @@ def test_undo_of_nothing_exits_with_5(run):
 
 
 def test_a_repository_cannot_go_to_the_trash_and_stays(run, hub):
-    path = repository(hub, "owner/llama")
-    code, out, _ = run("rm", "owner/llama", "--trash", "--yes")
+    path = repository(hub, "shell/llama")
+    code, out, _ = run("rm", "shell/llama", "--trash", "--yes")
     assert code == ExitCode.DOES_NOT_FIT
     assert "only deleted" in out
     assert path.exists()
@@ -292,13 +292,13 @@ def test_a_repository_cannot_go_to_the_trash_and_stays(run, hub):
 
 
 def test_prune_finds_nothing_on_a_tidy_machine(run, hub):
-    repository(hub, "owner/llama")
+    repository(hub, "shell/llama")
     code, out, _ = run("prune")
     assert (code, out) == (ExitCode.OK, "There is nothing to delete.\n")
 
 
 def test_prune_deletes_what_is_of_no_use_and_says_why(run, hub):
-    repo = cache_things.aged(repository(hub, "owner/llama"), 40)
+    repo = cache_things.aged(repository(hub, "shell/llama"), 40)
     code, out, _ = run("prune", "--yes")
     assert code == ExitCode.OK
     assert "no branch or tag names it" in out
@@ -307,7 +307,7 @@ def test_prune_deletes_what_is_of_no_use_and_says_why(run, hub):
 
 
 def test_prune_older_than_takes_the_kinds_that_are_named(run, hub):
-    repo, old = cache_things.aged(repository(hub, "owner/llama"), 40), artifact("old", days=40)
+    repo, old = cache_things.aged(repository(hub, "shell/llama"), 40), artifact("old", days=40)
     new = artifact("new", days=2)
     code, _, _ = run("prune", "--older-than", "30d", "--kind", "merged", "--yes")
     assert code == ExitCode.OK
@@ -346,14 +346,14 @@ def test_prune_json_says_why_each_thing_goes(run):
 
 
 def test_verify_finds_what_is_right(run, hub):
-    repository(hub, "owner/llama")
-    code, out, _ = run("verify", "owner/llama")
+    repository(hub, "shell/llama")
+    code, out, _ = run("verify", "shell/llama")
     assert code == ExitCode.OK
     assert "✓" in out
 
 
 def test_verify_finds_damage_and_exits_with_6(run, hub):
-    repo = repository(hub, "owner/llama")
+    repo = repository(hub, "shell/llama")
     blob = max((repo / "blobs").iterdir(), key=lambda path: path.stat().st_size)
     content = bytearray(blob.read_bytes())
     content[100] ^= 1
@@ -394,11 +394,11 @@ def test_a_folder_of_models_is_added_listed_and_forgotten(run, tmp_path):
 
 
 def test_another_cache_of_the_hub_is_added_as_one(run, tmp_path):
-    repository(tmp_path / "other", "owner/far")
+    repository(tmp_path / "other", "shell/far")
     assert "huggingface_hub" in run("add", tmp_path / "other")[1]
-    assert "owner/far" in run("ls", "kind=hub")[1]
+    assert "shell/far" in run("ls", "kind=hub")[1]
     assert run("forget", tmp_path / "other")[0] == ExitCode.OK
-    assert "owner/far" not in run("ls")[1]
+    assert "shell/far" not in run("ls")[1]
 
 
 def test_a_filter_never_takes_the_users_own_folders_unnamed(run, tmp_path):
@@ -492,7 +492,7 @@ def test_somebody_at_the_terminal_is_told_what_is_looked_at():
 
 def test_on_a_narrow_terminal_names_stay_whole(hub):
     path = artifact("a-base-with-a-name-of-some-length")
-    repository(hub, "owner/llama")
+    repository(hub, "shell/llama")
     leader, follower = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "quantui", "cache", "ls"],
@@ -504,7 +504,7 @@ def test_on_a_narrow_terminal_names_stay_whole(hub):
     told = os.read(leader, 100_000).decode().splitlines()
     os.close(leader)
     assert any(line.endswith(path.name) for line in told)
-    assert all(len(line) <= 80 for line in told if "owner/llama" in line)
+    assert all(len(line) <= 80 for line in told if "shell/llama" in line)
 
 
 def test_an_interrupt_in_the_middle_ends_cleanly_and_says_what_went(run, monkeypatch):

@@ -85,14 +85,14 @@ def test_the_disks_name_the_roots_of_all_items(tmp_path):
 
 
 def test_of_some_kinds_only_those_are_given(hub):
-    cached(hub, "owner/llama", model_files(), COMMIT)
+    cached(hub, "store/llama", model_files(), COMMIT)
     engine("vllm-cpu")
     record_run("20270101-000000-aaaaaa")
     assert {item.kind for item in found(Kind.ENGINE, Kind.RUN)} == {Kind.ENGINE, Kind.RUN}
 
 
 def test_things_of_few_files_come_before_engines_and_packages(hub, tmp_path):
-    cached(hub, "owner/llama", model_files(), COMMIT)
+    cached(hub, "store/llama", model_files(), COMMIT)
     engine("vllm-cpu")
     filled(tmp_path / "user/.cache/uv" / "archive-v0")
     filled(paths.cache_dir() / "references")
@@ -292,12 +292,12 @@ def test_the_chunks_of_xet_are_told_and_left_alone(hub):
 
 def test_models_and_adapters_in_added_folders_are_told(tmp_path):
     write(tmp_path / "mine" / "llama", model_files())
-    write(tmp_path / "mine" / "lora", adapter_files("owner/llama"))
+    write(tmp_path / "mine" / "lora", adapter_files("store/llama"))
     filled(tmp_path / "mine" / "photographs")
     add_folder(str(tmp_path / "mine"))
     items = {item.name: item for item in found(Kind.FOLDER)}
     assert items["llama"].detail.startswith("model, llama")
-    assert items["lora"].detail == "adapter, LORA, rank 4, of owner/llama"
+    assert items["lora"].detail == "adapter, LORA, rank 4, of store/llama"
     assert set(items) == {"llama", "lora"}
     assert not items["llama"].rebuild.possible
     assert items["llama"].trashable
@@ -318,7 +318,7 @@ def test_what_quantui_made_there_says_how_it_comes_back(tmp_path, name):
 
 def test_a_model_that_holds_others_is_not_deleted_with_them(tmp_path):
     outer = write(tmp_path / "mine" / "llama", model_files())
-    write(outer / "checkpoint-10", adapter_files("owner/llama"))
+    write(outer / "checkpoint-10", adapter_files("store/llama"))
     add_folder(str(tmp_path / "mine"))
     items = {item.name: item for item in found(Kind.FOLDER)}
     assert items["checkpoint-10"].parent == str(outer)
@@ -342,7 +342,7 @@ def test_a_folder_that_is_a_link_is_no_thing_of_its_own(tmp_path):
 
 
 def test_what_another_source_gives_is_not_given_twice(hub):
-    cached(hub, "owner/llama", model_files(), COMMIT)
+    cached(hub, "store/llama", model_files(), COMMIT)
     add_folder(str(hub))
     add_folder(str(hub.parent))
     assert found(Kind.FOLDER) == []
@@ -376,7 +376,7 @@ def test_what_is_half_deleted_cannot_be_had_back():
 
 
 def test_nothing_that_is_given_is_a_problem_of_the_inventory_itself(hub, tmp_path):
-    cached(hub, "owner/llama", model_files(), COMMIT)
+    cached(hub, "store/llama", model_files(), COMMIT)
     engine("vllm-cpu")
     record_run("20270101-000000-aaaaaa")
     for one in scan():

@@ -75,8 +75,8 @@ def test_what_two_share_counts_only_once_both_go():
 
 
 def test_the_words_name_what_could_go_its_size_and_its_age():
-    found = Room("/r", 0, 20 * MIB, (thing("owner/llama", 30 * MIB, 40),))
-    assert room_lines(found, NOW) == ("could go: owner/llama (30.0 MiB, not used for 40 d)",)
+    found = Room("/r", 0, 20 * MIB, (thing("space/llama", 30 * MIB, 40),))
+    assert room_lines(found, NOW) == ("could go: space/llama (30.0 MiB, not used for 40 d)",)
     assert "quantui cache prune --keep-free 1GiB" in room_fix(found)
 
 
@@ -115,7 +115,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setattr(room, "_free_bytes", lambda _: FREE)
     monkeypatch.setattr(plan_room, "_free", lambda _: FREE)
-    for name, days in (("owner/new", 2), ("owner/old", 40)):
+    for name, days in (("space/new", 2), ("space/old", 40)):
         snapshot = cached(
             tmp_path / "hf" / "hub", name, {"model.safetensors": name[-3:].encode() * MIB}
         )
@@ -138,16 +138,16 @@ def test_what_could_go_is_found_and_nothing_is_deleted(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     found = what_could_go(tmp_path / "not" / "made" / "yet", FREE + 2 * MIB)
     assert (found.short, found.enough, found.complete) == (2 * MIB, True, True)
-    assert [item.name for item in found.candidates] == ["owner/old"]
+    assert [item.name for item in found.candidates] == ["space/old"]
     assert set(before) <= set(tmp_path.rglob("*"))
 
 
 def test_what_a_known_profile_uses_is_not_offered(tmp_path):
     profile = tmp_path / "prod.toml"
-    profile.write_text('schema = 1\n[model]\nid = "owner/old"\n')
-    note_profile(profile, "owner/old")
+    profile.write_text('schema = 1\n[model]\nid = "space/old"\n')
+    note_profile(profile, "space/old")
     found = what_could_go(tmp_path, FREE + 2 * MIB)
-    assert [item.name for item in found.candidates] == ["owner/new"]
+    assert [item.name for item in found.candidates] == ["space/new"]
 
 
 def test_what_lies_on_another_file_system_is_not_offered(tmp_path):
@@ -176,7 +176,7 @@ def test_an_error_says_once_what_could_go_and_how(tmp_path):
     for _ in range(2):
         error = told_what_could_go(error, tmp_path, FREE + 2 * MIB)
     (line,) = error.detail
-    assert line.startswith("could go: owner/old (3.0 MiB, not used for 40 d)")
+    assert line.startswith("could go: space/old (3.0 MiB, not used for 40 d)")
     assert error.fix.startswith("Free space. `quantui cache prune --keep-free ")
     assert error.fix.count("--keep-free") == 1
 
@@ -208,8 +208,8 @@ def texts(events):
 
 
 def download(size):
-    job = {"repo_id": "owner/next"}
-    return DownloadStep("download-base", "download owner/next", ("true",), job, size, "")
+    job = {"repo_id": "space/next"}
+    return DownloadStep("download-base", "download space/next", ("true",), job, size, "")
 
 
 def test_what_a_plan_writes_to_one_disk_counts_together(tmp_path):
@@ -235,7 +235,7 @@ def test_a_run_that_the_disk_cannot_hold_ends_before_its_first_step(go, tmp_path
     assert not [event for event in events if isinstance(event, StepStarted)]
     error = end(events).error
     assert (error["code"], error["exit_code"]) == ("disk.too-little", ExitCode.DOES_NOT_FIT)
-    assert any(line.startswith("could go: owner/old") for line in error["detail"])
+    assert any(line.startswith("could go: space/old") for line in error["detail"])
     assert "quantui cache prune --keep-free" in error["fix"]
 
 
@@ -245,7 +245,7 @@ def test_a_step_that_meets_a_full_disk_says_what_could_go(go, tmp_path):
     )
     events = go(merge_step(tmp_path, body, bytes=52 * MIB))
     (failed,) = [event for event in events if isinstance(event, StepFailed)]
-    assert any(line.startswith("could go: owner/old") for line in failed.error["detail"])
+    assert any(line.startswith("could go: space/old") for line in failed.error["detail"])
     assert end(events).error["detail"] == failed.error["detail"]
 
 

@@ -27,7 +27,7 @@ from quantui.runtime.artifacts import ArtifactStore
 from quantui.runtime.caches.verifying import verify
 from quantui.runtime.made_hashes import Hashing, keep_hashes, read_hashes, record_in
 
-NAME = "owner/llama"
+NAME = "proof/llama"
 COMMIT = "a" * 40
 WEIGHTS = bytes(range(256)) * 20_000
 FILES = {
@@ -214,14 +214,14 @@ def test_a_listing_that_is_damaged_is_as_none(repo):
 
 
 def test_a_repository_without_a_revision_is_incomplete(tmp_path):
-    repo = tmp_path / "models--owner--llama"
+    repo = tmp_path / "models--proof--llama"
     repo.mkdir()
     assert verdict(item(Kind.HUB, repo)).state is Soundness.INCOMPLETE
 
 
 # What quantui made -----------------------------------------------------------------------------------
 
-KEY = ArtifactKey("owner/my-lora", "merged", {"base": "b", "adapter": "a"})
+KEY = ArtifactKey("proof/my-lora", "merged", {"base": "b", "adapter": "a"})
 
 
 @pytest.fixture

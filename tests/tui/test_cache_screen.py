@@ -144,7 +144,7 @@ async def test_coming_back_it_shows_at_once_what_was_found_before():
 
 
 async def test_a_repository_shows_its_revisions_once_it_is_opened(hub):
-    repository(hub, "owner/model")
+    repository(hub, "pilot/model")
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
         assert len(names(pilot)) == 1
@@ -157,7 +157,7 @@ async def test_a_repository_shows_its_revisions_once_it_is_opened(hub):
 
 
 async def test_left_on_a_revision_goes_to_its_repository(hub):
-    repository(hub, "owner/model")
+    repository(hub, "pilot/model")
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
         await pilot.press("right")
@@ -167,7 +167,7 @@ async def test_left_on_a_revision_goes_to_its_repository(hub):
 
 
 async def test_a_revision_says_what_stays_because_others_share_it(hub):
-    repository(hub, "owner/model", kib=512)
+    repository(hub, "pilot/model", kib=512)
     async with PlainWizard().run_test(size=(80, 24)) as pilot:
         await opened(pilot)
         await pilot.press("right")

@@ -165,7 +165,7 @@ async def test_with_only_what_is_in_use_there_is_nothing_to_agree_to():
 
 
 async def test_a_revision_of_the_hub_goes_and_what_the_other_shares_stays(hub):
-    folder = repository(hub, "owner/model", kib=512)
+    folder = repository(hub, "pilot/model", kib=512)
     async with PlainWizard().run_test(size=(120, 30)) as pilot:
         await opened(pilot)
         await pilot.press("right")

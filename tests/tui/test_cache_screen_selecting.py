@@ -107,7 +107,7 @@ async def test_a_leaves_out_what_is_in_use():
 
 
 async def test_a_selected_repository_takes_its_revisions_with_it(hub):
-    repository(hub, "owner/model")
+    repository(hub, "pilot/model")
     async with PlainWizard().run_test(size=(100, 30)) as pilot:
         await opened(pilot)
         await pilot.press("space", "home", "right")
@@ -118,7 +118,7 @@ async def test_a_selected_repository_takes_its_revisions_with_it(hub):
 
 
 async def test_a_repository_of_which_a_revision_is_selected_is_marked_half(hub):
-    repository(hub, "owner/model")
+    repository(hub, "pilot/model")
     async with PlainWizard().run_test(size=(100, 30)) as pilot:
         await opened(pilot)
         await pilot.press("right")

@@ -25,7 +25,7 @@ async def verified(pilot):
 
 
 async def test_what_is_whole_is_said_to_be(hub):
-    repository(hub, "owner/model")
+    repository(hub, "pilot/model")
     async with PlainWizard().run_test(size=(100, 30)) as pilot:
         await verified(pilot)
         assert "1 verified: nothing is damaged" in screen_text(pilot)
@@ -35,7 +35,7 @@ async def test_what_is_whole_is_said_to_be(hub):
 
 
 async def test_a_changed_byte_is_found_and_the_file_stays(hub):
-    folder = repository(hub, "owner/model")
+    folder = repository(hub, "pilot/model")
     blob = next((folder / "snapshots").glob("*/weights.bin")).resolve()
     data = bytearray(blob.read_bytes())
     data[100] ^= 1
