@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-from cache_places import own_places
 from checkpoint_folders import adapter_files, model_files, write
+from fixtures.cache_things import own_places
 from hub_cache import cached
 from recorded_runs import record_run
 
@@ -29,7 +29,7 @@ COMMIT = "a" * 40
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path, monkeypatch):
-    return own_places(tmp_path, monkeypatch)
+    return own_places(monkeypatch, tmp_path)
 
 
 def found(*kinds):
@@ -249,7 +249,7 @@ def test_the_demo_is_made_again_by_its_command():
 
 
 def test_the_graphs_of_vllm_are_told_one_by_one(tmp_path):
-    root = tmp_path / "user/.cache/vllm"
+    root = tmp_path / "user/vllm"
     filled(root / "torch_compile_cache" / "3f2a")
     filled(root / "torch_compile_cache" / "torch_aot_compile" / ("9" * 64))
     filled(root / "modelinfos")
@@ -265,7 +265,7 @@ def test_the_graphs_of_vllm_are_told_one_by_one(tmp_path):
 
 
 def test_the_caches_of_other_compilers_are_told_whole(tmp_path):
-    filled(tmp_path / "user/.triton/cache" / "abc")
+    filled(tmp_path / "user/triton" / "abc")
     filled(tmp_path / "torchinductor" / "2i")
     filled(tmp_path / "user/.cache/flashinfer" / "x")
     items = found(Kind.COMPILED)

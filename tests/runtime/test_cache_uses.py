@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
-from cache_places import own_places
 from checkpoint_folders import adapter_files, model_files, write
+from fixtures.cache_things import own_places
 from hub_cache import cached
 from recorded_runs import PLAN, record_run
 
@@ -36,7 +36,7 @@ SLEEP = "import sys; print('up', flush=True); sys.stdin.read()"
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path, monkeypatch):
-    return own_places(tmp_path, monkeypatch)
+    return own_places(monkeypatch, tmp_path)
 
 
 @pytest.fixture
