@@ -27,7 +27,7 @@ THING_COLUMNS = (
     Column("frees", 10, right=True, least=70),
     Column("name", 16, grows=True),
     Column("kind", 10),
-    Column("used", 8, right=True),
+    Column("used", 9, right=True),
     Column("about", 18, grows=True, least=104),
 )
 
@@ -94,6 +94,9 @@ def origin(item: CacheItem) -> str:
     """What it was made from and which profiles use it, in a few words."""
     profiles = ", ".join(shown(path.rpartition("/")[2]) for path in item.profiles[:3])
     made = " + ".join(shown(one).removeprefix("adapter ") for one in item.made_from)
+    if item.kind is Kind.ENGINE:
+        # The lock that it was made from is a hash; the versions say more.
+        made = shown(item.detail)
     if profiles:
         return f"for {profiles}" + (f"; {made}" if made else "")
     return made or shown(item.detail)

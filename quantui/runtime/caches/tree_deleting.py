@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from quantui.domain.caches.deletion import Deleted, DeletionEvent, DeletionProgress, Kept
+from quantui.domain.caches.items import Kind
 from quantui.domain.errors import QuantuiError
 from quantui.runtime.caches import trash_moves as moves
 from quantui.runtime.caches.guards import (
@@ -77,7 +78,8 @@ def delete_tree(
             if not os.path.samestat(os.lstat(it), status):
                 raise changed()
             refuse_changed(item, measure_tree(it))
-            uses = process_uses()
+            # Whose a run is was asked already, and of thousands of records none is worth a look at every process.
+            uses = recent_uses() if item.kind is Kind.RUN else process_uses()
             refuse_used((*uses.of(it), *uses.of(place.path)))
         except BaseException:
             moves.put_back(moved, parent, place.name)
