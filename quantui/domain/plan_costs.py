@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.choosing.costs import MERGE_BYTES_PER_S
 from quantui.domain.formatting import format_bytes
 from quantui.domain.plan import DownloadStep, InstallStep, MergeStep, QuantizeStep, ServeStep
+from quantui.domain.units import RESERVE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,10 +23,6 @@ _PURPOSES = {
     "quantize": "artifacts",
 }
 """The disk that a kind of step writes to, by the hardware report's names."""
-
-
-RESERVE_BYTES = 256 * 1024**2
-"""Left free on a disk that a run writes to: logs, caches and other programs write too."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantui import __version__
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.plan_costs import RESERVE_BYTES
+from quantui.domain.units import RESERVE_BYTES
 from quantui.runtime.paths import artifacts_dir
 
 if TYPE_CHECKING:

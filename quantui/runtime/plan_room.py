@@ -13,7 +13,7 @@ from quantui.domain.caches.room import room_fix, room_lines
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.formatting import format_bytes
 from quantui.domain.plan import DownloadStep, InstallStep, MergeStep, QuantizeStep
-from quantui.domain.plan_costs import RESERVE_BYTES
+from quantui.domain.units import RESERVE_BYTES
 from quantui.runtime import paths
 from quantui.runtime.artifacts import allocated_bytes
 from quantui.runtime.caches.room import device_of, told_what_could_go, what_could_go

