@@ -10,4 +10,5 @@ def load_ahead() -> None:
     with giving_way():
         import quantui.runtime.caches.hub_scan
         import quantui.runtime.caches.inventory
+        import quantui.runtime.caches.scan_process
         import quantui.tui.screens.cache  # noqa: F401 - loaded, not used

@@ -133,8 +133,10 @@ class CacheList(CacheScan):
         with self.prevent(line.Changed):
             line.value = kept.text
         self._parse(kept.text)
-        self.show_again()
-        self.call_after_refresh(self.measure)
+        if kept.items:
+            self.show_again()
+        # While the screen is drawn for the first time the first rows are found.
+        self.measure()
 
     def on_unmount(self) -> None:
         """Nothing is to be put in order any more."""

@@ -70,7 +70,8 @@ class CacheScan(OverScreen):
     def measure(self) -> None:
         """Look at everything; the screen hears of it a few times a second."""
         from quantui.domain.caches.items import CacheItem
-        from quantui.runtime.caches.inventory import cache_disks, scan
+        from quantui.runtime.caches.inventory import cache_disks
+        from quantui.runtime.caches.scan_process import scan_beside
 
         worker = get_current_worker()
         items: dict[str, CacheItem] = {}
@@ -82,7 +83,7 @@ class CacheScan(OverScreen):
             self.post_message(self.Scanned(dict(items), tuple(problems), disks, done=done))
 
         with giving_way():
-            for found in scan(stop=lambda: worker.is_cancelled):
+            for found in scan_beside(stop=lambda: worker.is_cancelled):
                 if isinstance(found, CacheItem):
                     items[found.path] = found
                 else:
