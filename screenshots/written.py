@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import world
 
 from quantui.domain.caches.items import CacheItem, Claim, DiskUse, Kind
-from quantui.runtime.caches import inventory
+from quantui.runtime.caches import inventory, scan_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def as_if_written() -> Iterator[None]:
     """For as long as this lasts the inventory counts lengths."""
-    real = inventory.scan
+    real, first = inventory.scan, scan_process._FIRST
 
     def scan(
         *, kinds: Collection[Kind] | None = None, stop: Callable[[], bool] = inventory.never
@@ -33,10 +34,12 @@ def as_if_written() -> Iterator[None]:
             )
 
     inventory.scan = scan
+    # Another process would count the blocks that there are.
+    scan_process._FIRST = sys.maxsize
     try:
         yield
     finally:
-        inventory.scan = real
+        inventory.scan, scan_process._FIRST = real, first
 
 
 def _lengths() -> dict[str, int]:
