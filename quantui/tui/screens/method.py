@@ -121,7 +121,7 @@ class MethodScreen(StepScreen):
         if self.session.hardware is None:
             self._say("The machine is being read…")
             return
-        self.run_worker(self._look(), group="method", exclusive=True)
+        self.run_worker(self._look, group="method", exclusive=True)
 
     async def _look(self) -> None:
         """Rank what is known without the network, then again with what the Hub has."""
