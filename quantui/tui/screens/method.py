@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
+from textual import work
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Static
@@ -121,8 +122,9 @@ class MethodScreen(StepScreen):
         if self.session.hardware is None:
             self._say("The machine is being read…")
             return
-        self.run_worker(self._look, group="method", exclusive=True)
+        self._look()
 
+    @work(group="method", exclusive=True)
     async def _look(self) -> None:
         """Rank what is known without the network, then again with what the Hub has."""
         wanted, session = wanted_of(self.session), self.session
