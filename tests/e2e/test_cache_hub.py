@@ -24,7 +24,9 @@ from fixtures.quantui_command import Ended, Home
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MODEL, OTHER, DATA = "owner/model", "owner/other", "datasets/owner/words"
+OWNER = f"owner-{os.getpid()}"
+"""What a process was started with keeps a repository of that name: no other process of this machine names these."""
+MODEL, OTHER, DATA = f"{OWNER}/model", f"{OWNER}/other", f"datasets/{OWNER}/words"
 WEIGHTS = {**model_files(hidden=64), "model-big.safetensors": bytes(range(256)) * 2000}
 OLD = Repository({**WEIGHTS, "config.json": b'{"model_type": "llama", "at": "old"}'})
 NEW = Repository({**WEIGHTS, "config.json": b'{"model_type": "llama", "at": "new"}'})
@@ -297,7 +299,7 @@ def test_a_data_set_goes_by_its_name(shelf: Shelf) -> None:
     shelf.download(DATA, words)
     shelf.download(MODEL, NEW)
     assert shelf.offline(DATA, words)
-    assert shelf.run("rm", "owner/words", "--yes").exit_code == 0
+    assert shelf.run("rm", f"{OWNER}/words", "--yes").exit_code == 0
     assert not shelf.offline(DATA, words)
     assert shelf.offline(MODEL, NEW)
 
@@ -336,7 +338,7 @@ def test_an_interrupted_download_can_go_alone(shelf: Shelf) -> None:
     assert shelf.offline(MODEL, NEWEST)
 
 
-@pytest.mark.parametrize("word", [MODEL, "kind=incomplete", "kind=revision"])
+@pytest.mark.parametrize("word", ["kind=hub", "kind=incomplete", "kind=revision"])
 def test_what_is_being_downloaded_stays(shelf: Shelf, word: str) -> None:
     shelf.download(MODEL, OLD)
     hold_weights(shelf)

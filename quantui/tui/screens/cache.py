@@ -31,7 +31,9 @@ class CacheScreen(CacheList):
     HELP = words.HELP
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("d,delete", "delete", "delete", key_display="d"),
-        Binding("a", "all", "all", tooltip="select all that are shown, or none of them"),
+        Binding(
+            "a", "all", "all", show=False, tooltip="select all that are shown, or none of them"
+        ),
         Binding("p", "prune", "prune", tooltip="select what can go without regret"),
         Binding(
             "u", "undo", "undo", show=False, tooltip="bring back what was moved to the trash last"
