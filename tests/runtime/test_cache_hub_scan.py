@@ -520,3 +520,15 @@ def test_every_problem_is_one_for_a_person(tmp_path):
         assert isinstance(problem, ScanProblem)
         assert problem.what.endswith(".")
         assert problem.fix
+
+
+def test_an_old_revision_is_not_in_use_because_the_new_one_is(tmp_path):
+    root = tmp_path / "hub"
+    repo = MadeRepository(root, "a/model")
+    shared, old = repo.blob("weights", size=4 << 20), repo.blob("config of old", size=4 << 20)
+    repo.revision("old", {"model.safetensors": shared, "more.bin": old})
+    repo.revision("new", {"model.safetensors": shared}, refs=["main"])
+    for blob, at in ((old, 1_000_000_000), (shared, 1_700_000_000)):
+        os.utime(repo.path / "blobs" / blob, (at, at))
+    used = {one.detached: one.used_at for one in hub_items(root) if one.kind is Kind.REVISION}
+    assert used == {True: 1_000_000_000, False: 1_700_000_000}

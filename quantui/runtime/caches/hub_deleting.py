@@ -70,11 +70,12 @@ class HubDeleting:
             except QuantuiError as error:
                 yield turn.drop(one, error.what)
         with held_locks(turn.root, turn.name, turn.blobs_by_size()) as busy:
-            for one in list(turn.items):
-                if busy & turn.blob_names(one):
-                    yield turn.drop(one, "in use: it is being downloaded")
-            if turn.items:
-                yield from self._carried_out(turn, cancelled)
+            pass
+        for one in list(turn.items):
+            if busy & turn.blob_names(one):
+                yield turn.drop(one, "in use: it is being downloaded")
+        if turn.items:
+            yield from self._carried_out(turn, cancelled)
 
     def _carried_out(self, turn: Turn, cancelled: Callable[[], bool]) -> Iterator[DeletionEvent]:
         strategy = self._strategy(turn)
@@ -172,20 +173,25 @@ class _Work:
         for start in range(0, len(blobs), _AT_ONCE):
             if self._stop():
                 return
-            self._why = turn.news()
-            if self._why:
-                return
             some = blobs[start : start + _AT_ONCE]
             if not strategies.is_plain(some[0], turn.root):
                 self._why = "it has changed since it was looked at"
                 return
-            for path in some:
-                with contextlib.suppress(OSError):
-                    status = os.lstat(path)
-                    self._files += 1
-                    self._freed += status.st_blocks * 512 if status.st_nlink == 1 else 0
-            self._do(blobs=some)
+            # No longer than that: whoever waits for a lock has seen the blob, and does not look again.
+            with held_locks(turn.root, turn.name, map(os.path.basename, some)) as busy:
+                self._why = BEGUN if busy else turn.news()
+                if self._why:
+                    return
+                self._count(some)
+                self._do(blobs=some)
             yield from self._progress()
+
+    def _count(self, blobs: Sequence[str]) -> None:
+        for path in blobs:
+            with contextlib.suppress(OSError):
+                status = os.lstat(path)
+                self._files += 1
+                self._freed += status.st_blocks * 512 if status.st_nlink == 1 else 0
 
     def _do(
         self,

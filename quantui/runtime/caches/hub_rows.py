@@ -147,7 +147,11 @@ def _revision(repo: Repository, root: str, revision: Revision, ledger: Ledger) -
         keep = "its repository is damaged: only the whole of it can be deleted"
     elif revision.leads_out:
         keep = "a link in it leads out of its repository: only the whole of that can be deleted"
-    used, made = _times([*(blob.behind for blob in revision.blobs.values()), *revision.plain])
+    blobs = list(revision.blobs.values())
+    if not revision.refs:
+        # Whoever reads what it shares with a revision that has a name reads that one.
+        blobs = [blob for blob in blobs if blob.revisions == 1]
+    used, made = _times([*(blob.behind for blob in blobs), *revision.plain])
     size = revision.size
     return CacheItem(
         Kind.REVISION,
@@ -158,7 +162,7 @@ def _revision(repo: Repository, root: str, revision: Revision, ledger: Ledger) -
         ", ".join(revision.refs) or "no branch or tag names it",
         parent=repo.path,
         used_at=used or revision.folder.st_mtime,
-        made_at=made,
+        made_at=made or revision.folder.st_mtime,
         rebuild=Rebuild(f"download {repo.id} again", download=size),
         keep=keep,
         detached=not revision.refs,
