@@ -13,6 +13,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -459,6 +460,7 @@ def test_blobs_that_share_extents_with_copies_free_less(tmp_path):
 
 _SHARED = """
 import sys
+import tempfile
 from quantui.runtime.caches.hub_scan import hub_items
 for item in hub_items(sys.argv[1]):
     print(item.kind, item.use.shared)
@@ -495,8 +497,10 @@ def test_names_that_are_no_utf_8_are_kept_as_they_are(tmp_path):
 def open_folder(tmp_path):
     """A folder that another user may reach, where this process is root and becomes one."""
     if os.geteuid() == 0:
-        for path in (tmp_path, *tmp_path.parents[:2]):
+        path = tmp_path
+        while path != Path(tempfile.gettempdir()) and path != path.parent:
             path.chmod(0o755)
+            path = path.parent
     return tmp_path
 
 

@@ -79,10 +79,11 @@ class CacheList(CacheScan):
     """
 
     class Viewed(Message):
-        """What is to be shown was put in order."""
+        """What is to be shown was put in order; ``whole``: it is all there is."""
 
-        def __init__(self, view: View) -> None:
+        def __init__(self, view: View, *, whole: bool) -> None:
             self.view = view
+            self.whole = whole
             super().__init__()
 
         def can_replace(self, message: Message) -> bool:
@@ -95,8 +96,8 @@ class CacheList(CacheScan):
         self._error: QuantuiError | None = None
         self._lane: Lane | None = None
         self._viewer = Viewer()
-        self._whole = False
-        """Whether what is shown was all there is."""
+        self.whole = False
+        """Whether what is shown is all there is: it is drawn a moment after the scan has ended."""
         self._cost_s = 0.0
         self._asked_at = 0.0
         self._now = time.time()
@@ -153,7 +154,7 @@ class CacheList(CacheScan):
 
     def show_again(self) -> None:
         """Put what is known in order; away from the thread that draws, since it may be thousands of things."""
-        kept = self.kept
+        kept, whole = self.kept, self.done
         self._now, self._asked_at = time.time(), time.monotonic()
         wanted = Wanted(
             kept.items,
@@ -171,7 +172,7 @@ class CacheList(CacheScan):
             view = self._viewer.view(wanted)
             self._cost_s = time.monotonic() - began
             if not stopped():
-                self.post_message(self.Viewed(view))
+                self.post_message(self.Viewed(view, whole=whole))
 
         if self._lane is not None:
             self._lane.ask(order)
@@ -188,12 +189,12 @@ class CacheList(CacheScan):
         self.view = view = message.view
         place = None
         # Who is at the top while the disk is looked at sees the largest things come in.
-        if before is not None and (self._whole or self.table.cursor):
+        if before is not None and (self.whole or self.table.cursor):
             paths = [line.item.path for line in view.lines]
             path = before.item.path
             place = paths.index(path) if path in paths else None
         self.table.show(view.lines, cursor=place)
-        self._whole = self.done
+        self.whole = message.whole
         if view.places != self._places.rows:
             names = [one.name for one in view.places]
             here = names.index(self.kept.place) if self.kept.place in names else 0
@@ -208,7 +209,7 @@ class CacheList(CacheScan):
 
     def _say_all(self) -> None:
         kept = self.kept
-        chosen, total = words.title_words(self.view, done=self.done)
+        chosen, total = words.title_words(self.view, done=self.whole)
         title = Content.assemble(
             Content.styled(self.TITLE or "", "bold $primary"),
             "  ",
