@@ -226,5 +226,6 @@ def test_what_is_beside_a_folder_of_the_users_is_discarded_only_if_it_is_quantui
 def test_doctor_names_what_merges_left(bench: Bench) -> None:
     left = leave_unfinished(bench)
     told = " ".join(bench.home.run("doctor").out.split())
-    assert f"1 merge did not finish (3.0 MiB): {left}" in told
-    assert "--discard" in told
+    assert f"1 thing was not made to the end (3.0 MiB): {left}" in told
+    assert "run the same again" in told
+    assert "quantui cache rm" in told

@@ -116,7 +116,7 @@ def _left(area: str, items: Sequence[CacheItem]) -> tuple[str, str]:
         (
             Kind.UNFINISHED,
             ("thing was", "things were", "not made to the end"),
-            "run the same again, it goes on from there where it can; or quantui cache prune",
+            "run the same again, it goes on from there where it can; or quantui cache rm what is named here",
         ),
         (
             Kind.BROKEN,
