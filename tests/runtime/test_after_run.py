@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
+from ended_runs import end, events_of, texts
 from fake_vllm import Script
-from run_plans import check_step, merge_step, plan_of, serve_step
+from run_plans import check_step, merge_step, serve_step
 
-from quantui.domain.events import Notice, RunFinished
 from quantui.domain.plan import ArtifactKey
 from quantui.runtime.artifacts import ArtifactStore, exclusive
 from quantui.runtime.caches.budget import BudgetWatch
 from quantui.runtime.known_profiles import note_profile
-from quantui.runtime.runner import Runner
 from quantui.runtime.settings import settings_file
 
 MIB = 1 << 20
@@ -42,25 +41,7 @@ def machine(tmp_path, monkeypatch):
 
 @pytest.fixture
 def go():
-    def run(*steps, after_run="keep", cancel=None, hold=False, until=None):
-        stop = cancel or threading.Event()
-        events = []
-        for event in Runner(plan_of(*steps, after_run=after_run), stop, hold_server=hold).run():
-            events.append(event)
-            if until is not None and until(event):
-                stop.set()
-        return events
-
-    return run
-
-
-def end(events):
-    assert isinstance(events[-1], RunFinished)
-    return events[-1]
-
-
-def texts(events):
-    return [event.text for event in events if isinstance(event, Notice)]
+    return events_of
 
 
 def settings(text):

@@ -12,20 +12,20 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fixtures"))
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from ended_runs import end, events_of
 from fixtures.hub_cache import cached
 from run_plans import merge_step, plan_of, quantize_step
 
 from quantui.domain.caches.items import CacheItem, Claim, DiskUse, Kind, Rebuild
 from quantui.domain.caches.room import Room, least_regretted, room_fix, room_lines
 from quantui.domain.errors import ExitCode, QuantuiError
-from quantui.domain.events import Notice, RunFinished, StepFailed, StepStarted
+from quantui.domain.events import StepFailed, StepStarted
 from quantui.domain.plan import DownloadStep
 from quantui.domain.units import RESERVE_BYTES
 from quantui.runtime import plan_room
 from quantui.runtime.caches import room
 from quantui.runtime.caches.room import told_what_could_go, what_could_go
 from quantui.runtime.known_profiles import note_profile
-from quantui.runtime.runner import Runner
 
 MIB = 1 << 20
 DAY = 86400.0
@@ -186,25 +186,7 @@ def test_an_error_says_once_what_could_go_and_how(tmp_path):
 
 @pytest.fixture
 def go():
-    def run(*steps, after_run="keep", cancel=None, hold=False, until=None):
-        stop = cancel or threading.Event()
-        events = []
-        for event in Runner(plan_of(*steps, after_run=after_run), stop, hold_server=hold).run():
-            events.append(event)
-            if until is not None and until(event):
-                stop.set()
-        return events
-
-    return run
-
-
-def end(events):
-    assert isinstance(events[-1], RunFinished)
-    return events[-1]
-
-
-def texts(events):
-    return [event.text for event in events if isinstance(event, Notice)]
+    return events_of
 
 
 def download(size):
