@@ -41,13 +41,12 @@ class Tree:
     """A measured tree. ``files``: what is no folder. Times in seconds since the epoch, None: unknown.
 
     ``used_at``: the newest reading or writing of a file, as far as the file system keeps it; that of small records
-    (JSON) is left out, since whoever lists the tree reads them. ``changed_at``: the newest writing.
+    (JSON) is left out, since whoever lists the tree reads them.
     """
 
     use: DiskUse
     files: int
     used_at: float | None
-    changed_at: float | None
     problems: tuple[ScanProblem, ...]
     stamp: Stamp
 
@@ -128,7 +127,7 @@ def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
     try:
         status = os.lstat(top)
     except (OSError, ValueError) as error:
-        return Tree(DiskUse(), 0, None, None, (unread(path, error),), Stamp())
+        return Tree(DiskUse(), 0, None, (unread(path, error),), Stamp())
     counted.add(status, top)
     device, inode = status.st_dev, status.st_ino
     is_folder = stat.S_ISDIR(status.st_mode)
@@ -170,7 +169,7 @@ def measure_tree(path: str, *, stop: Callable[[], bool] = never) -> Tree:
         except OSError as error:
             problems.append(unread(folder, error))
     stamp = Stamp(device, inode, entries, mark & _MARK_BITS)
-    return Tree(counted.use(), files, max(used, changed), changed, _few(path, problems), stamp)
+    return Tree(counted.use(), files, max(used, changed), _few(path, problems), stamp)
 
 
 def _mark(status: os.stat_result) -> int:

@@ -61,13 +61,10 @@ def known_roots() -> tuple[Root, ...]:
     return tuple(found)
 
 
-def compiled_roots() -> tuple[Path, ...]:
-    """Folders of compiled kernels and graphs that exist, each once."""
-    return tuple(path for _, path in compiled_places())
-
-
 def compiled_places() -> tuple[tuple[str, Path], ...]:
-    """The same, with whose they are: ``vllm``, ``triton``, ``inductor``, ``extensions``, ``flashinfer``.
+    """Folders of compiled kernels and graphs that exist, each once, and whose they are.
+
+    These are ``vllm``, ``triton``, ``inductor``, ``extensions`` and ``flashinfer``.
 
     vLLM: ``VLLM_CACHE_ROOT`` (vllm/envs.py). Triton: ``TRITON_CACHE_DIR`` or ``~/.triton/cache``
     (triton/runtime/cache.py). torch: ``TORCHINDUCTOR_CACHE_DIR`` or ``torchinductor_USER`` in the folder of temporary
