@@ -11,9 +11,11 @@ from fake_vllm import Script
 from live_processes import carrying
 from pilots import screen_text, wait_until
 from run_plans import check_step, plan_of, serve_step
+from textual.app import App
 from wizard_runs import running, shown, wizard
 
 from quantui.tui.widgets.chat_box import ChatBox, ChatInput
+from quantui.tui.widgets.served_facts import ServedFacts
 
 
 async def ready(app, pilot, folder, script=None, **changes):
@@ -163,3 +165,18 @@ async def test_the_key_of_the_server_is_taken_from_its_variable(tmp_path, monkey
         await pilot.press("escape", "m", "end")
         await wait_until(pilot, lambda: "MY_KEY" in screen_text(pilot))
         assert "open-sesame" not in screen_text(pilot)
+
+
+async def test_snippets_may_come_before_there_is_a_place_for_them():
+    class Facts(App[None]):
+        def compose(self):
+            facts = ServedFacts()
+            facts.offer({"curl": "curl http://here/v1", "python": "import openai"})
+            yield facts
+
+    async with Facts().run_test() as pilot:
+        await wait_until(pilot, lambda: "curl http://here/v1" in screen_text(pilot))
+        facts = pilot.app.query_one(ServedFacts)
+        await facts.remove_children()
+        facts.next_snippet()
+        assert facts.snippet == ("python", "import openai")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import tomllib
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,6 +29,7 @@ from quantui.runtime.last_profile import last_profile
 from quantui.runtime.profile_file import load_profile, save_profile
 from quantui.tui.messages import RunChanged, RunLost
 from quantui.tui.run_view import RunView
+from quantui.tui.screens import review
 
 WITH_A_GPU = replace(this_machine(gpu("4090")), simulated=False)
 
@@ -247,6 +249,29 @@ async def test_options_that_were_set_are_planned_with(profile):
         await pilot.press("enter", "escape", "escape")
         await wait_until(pilot, lambda: app.session.plan)
         assert app.session.plan.step("serve").port == 9000
+
+
+async def test_steps_of_other_options_are_marked_until_they_are_planned_anew(profile, monkeypatch):
+    async with reviewed(profile) as (app, pilot):
+        planning = review.planned_here
+        goes_on = threading.Event()
+
+        def slow(*given, **named):
+            goes_on.wait(20)
+            return planning(*given, **named)
+
+        monkeypatch.setattr(review, "planned_here", slow)
+        begun = []
+        monkeypatch.setattr(app, "start_run", lambda *told: begun.append(told))
+        await pilot.press("o", "slash", *"tcp", "enter", "enter", *["backspace"] * 4, *"9000")
+        await pilot.press("enter", "escape", "escape")
+        await wait_until(pilot, lambda: "steps, being planned anew…" in screen_text(pilot))
+        assert "serve with vLLM, as it is" in words(pilot)
+        await pilot.press("enter")
+        goes_on.set()
+        await wait_until(pilot, lambda: "planned anew" not in screen_text(pilot))
+        assert app.session.plan.step("serve").port == 9000
+        assert begun == []
 
 
 async def test_a_run_that_could_not_begin_is_told_here(profile):

@@ -109,6 +109,7 @@ class ReviewScreen(StepScreen):
     def plan(self) -> None:
         """Plan what the answers say now."""
         self._planned = None
+        self.panes.outdate()
         self.refresh_bindings()
         self.run_worker(self._plan(), group="plan", exclusive=True)
 

@@ -34,6 +34,7 @@ class PlanPanes(Vertical):
     PlanPanes VerticalScroll Static { height: auto; }
     PlanPanes #profile, PlanPanes #commands { width: 1fr; height: 1fr; }
     PlanPanes.-one .-behind { display: none; }
+    PlanPanes.-outdated Static { color: $text-muted; }
     """
 
     def __init__(self) -> None:
@@ -55,12 +56,22 @@ class PlanPanes(Vertical):
 
     def say(self, text: str) -> None:
         """A text where the steps will stand."""
+        self._current(True)
         self.query_one("#steps-text", Static).update(Content(text))
+
+    def outdate(self) -> None:
+        """What is shown is planned anew: it is greyed and said so until :meth:`show` or :meth:`say`."""
+        self._current(self._planned is None)
 
     def show(self, planned: Planned) -> None:
         """Show a plan."""
         self._planned = planned
+        self._current(True)
         self.draw()
+
+    def _current(self, current: bool) -> None:
+        self.set_class(not current, "-outdated")
+        self.query_one("#steps").border_title = "steps" if current else "steps, being planned anew…"
 
     def draw(self) -> None:
         """Draw it anew, for the width there is."""

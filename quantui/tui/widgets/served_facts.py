@@ -56,6 +56,10 @@ class ServedFacts(VerticalScroll):
         self.query_one("#figures", Told).tell(Content("\n").join(lines))
         self.query_one(RunMemory).show(view)
 
+    def on_mount(self) -> None:
+        """Snippets may have been offered before there was a place for them."""
+        self._show_snippet()
+
     def on_resize(self) -> None:
         """Lines are broken for the room there is."""
         if self._view is not None:
@@ -90,4 +94,6 @@ class ServedFacts(VerticalScroll):
         ]
         head = Content.assemble(*tabs, Content.styled("  tab: next, y: copy", "$text-muted"))
         body = Content(sanitize(text, keep_newlines=True))
-        self.query_one("#snippet", Told).tell(Content("\n").join([head, body]))
+        # By query: they may come before the place for them, and after an app that ends took it away.
+        for place in self.query("#snippet").results(Told):
+            place.tell(Content("\n").join([head, body]))
