@@ -13,7 +13,7 @@ from quantui.domain.caches.deletion import freed_by, on_disk, outermost
 from quantui.domain.caches.filters import parse_filter, parse_sort
 from quantui.domain.caches.items import CacheItem, Kind
 from quantui.domain.caches.json_form import disk_json, item_json, problem_json
-from quantui.domain.caches.naming import refuse_bare_keys
+from quantui.domain.caches.naming import refuse_bare_keys, same_named
 from quantui.domain.caches.pruning import PruneRules, budget_used, prune
 from quantui.domain.caches.words import (
     aged,
@@ -83,8 +83,9 @@ def _lines(
 ) -> Iterator[str]:
     if rows:
         yield _HEAD
+    alike = same_named(found.items.values())
     for item in rows:
-        yield _row(item, now)
+        yield _row(item, now, where=shown(item.root) if item.path in alike else "")
     if len(rows) < len(matching):
         yield f"and {len(matching) - len(rows):,} more"
     if rows:
@@ -113,13 +114,14 @@ def _lines(
         yield f"! and {len(found.problems) - _MOST_PROBLEMS:,} more problems; --json lists all"
 
 
-def _row(item: CacheItem, now: float) -> str:
+def _row(item: CacheItem, now: float, *, where: str) -> str:
     unused = "unknown" if item.used_at is None else aged(max(0.0, now - item.used_at))
     unused = "<1 min" if unused == "now" else unused
     row = (
         f"{sized(item.use.on_disk):>10}  {sized(item.use.frees):>10}  {unused:>9}  "
         f"{item.kind:<10}  {shown(item.name)}"
     )
+    row += f"  in {where}" if where else ""
     state = state_of(item)
     if not state:
         return row

@@ -50,6 +50,8 @@ def thing_cells(line: Line, mark: str, now: float) -> Sequence[Cell | str]:
     item = line.item
     fold = ("▾ " if line.opened else "▸ ") if line.parts else "  "
     name = f"{fold}{shown(item.name)}"
+    if line.where:
+        name += f"  in {shown(line.where)}"
     if line.whole is not None:
         # Its whole is right above it: what is the part's own comes first.
         own = shown(item.name).removeprefix(shown(line.whole.name)).strip() or shown(item.name)

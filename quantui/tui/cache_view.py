@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from quantui.domain.caches.deletion import freed_by, on_disk, plan_deletion
 from quantui.domain.caches.filters import SORTS, Filter, Sort
 from quantui.domain.caches.items import Kind
+from quantui.domain.caches.naming import same_named
 from quantui.domain.caches.pruning import counts
 from quantui.domain.caches.words import area_of
 
@@ -44,12 +45,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Line:
-    """A row: a thing, what it is shown as a part of, and how many things are below it."""
+    """A row: a thing, what it is shown as a part of, and how many things are below it.
+
+    ``where``: the folder that it lies in, where another one of its name lies elsewhere.
+    """
 
     item: CacheItem
     whole: CacheItem | None = None
     parts: int = 0
     opened: bool = False
+    where: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,11 +116,13 @@ class Viewer:
     def __init__(self) -> None:
         self._items: Mapping[str, CacheItem] = {}
         self._sums: dict[object, tuple[int, int]] = {}
+        self._alike: frozenset[str] = frozenset()
 
     def view(self, wanted: Wanted) -> View:
         """Everything that is shown, from everything that is known."""
         if wanted.items is not self._items:
             self._items, self._sums = wanted.items, {}
+            self._alike = same_named(wanted.items.values())
         parts: dict[str, list[CacheItem]] = defaultdict(list)
         whole: list[CacheItem] = []
         for item in wanted.items.values():
@@ -126,7 +133,7 @@ class Viewer:
         there = [item for item in whole if wanted.place in (EVERYTHING, area_of(item))]
         matching = _matching(wanted, there, parts)
         chosen = [wanted.items[path] for path in wanted.selected if path in wanted.items]
-        lines = _lines(wanted, matching, parts)
+        lines = _lines(wanted, matching, parts, self._alike)
         counted = [item for item in whole if counts(item)]
         bytes_, frees = self._sum((wanted.place, wanted.filter, len(matching)), matching)
         return View(
@@ -167,7 +174,10 @@ class Viewer:
 
 
 def _lines(
-    wanted: Wanted, matching: list[CacheItem], parts: Mapping[str, list[CacheItem]]
+    wanted: Wanted,
+    matching: list[CacheItem],
+    parts: Mapping[str, list[CacheItem]],
+    alike: frozenset[str],
 ) -> tuple[Line, ...]:
     """The rows in order, the parts of what is opened below it."""
     sort = Sort(wanted.order, SORTS[wanted.order][0])
@@ -175,7 +185,8 @@ def _lines(
     for item in sort.apply(matching):
         below = parts.get(item.path, ())
         opened = bool(below) and item.path in wanted.opened
-        lines.append(Line(item, None, len(below), opened))
+        where = item.root if item.path in alike else ""
+        lines.append(Line(item, None, len(below), opened, where))
         if opened:
             lines += [Line(part, item) for part in sort.apply(below)]
     return tuple(lines)

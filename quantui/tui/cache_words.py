@@ -23,12 +23,13 @@ repository's revisions. Space selects; the selection stays until you take it bac
 together, are in the title. d shows what would go and what would stay, and asks; nothing is deleted before.
 
 The filter takes size>10GB, frees>1GB, used>30d, made>2w, kind=merged,quantized, name~llama, profile=none,
-busy=no, area=artifacts, and plain words; all of them must hold. p selects what can go without regret: nothing
-that a profile or a process uses, nothing that cannot be made again. v reads the selected things and compares
-them with their hashes. u brings back what was moved to the trash last. w says what the bytes are made of.
+busy=no, area=artifacts, and plain words; all of them must hold. Escape leaves it, once more empties it.
+p selects what can go without regret: nothing that a profile or a process uses, nothing that cannot be made
+again. v reads the selected things and compares them with their hashes. u brings back what was moved to the
+trash last. w says what the bytes are made of.
 """
 EMPTY = "Nothing is kept yet: models, engines and runs appear here once there are any."
-NO_MATCH = "Nothing matches. Escape leaves the filter, ctrl+u empties it."
+NO_MATCH = "Nothing matches. Escape leaves the filter, once more empties it."
 
 
 def title_words(view: View, *, done: bool) -> tuple[str, str]:

@@ -401,6 +401,16 @@ def test_another_cache_of_the_hub_is_added_as_one(run, tmp_path):
     assert "shell/far" not in run("ls")[1]
 
 
+def test_repositories_of_one_name_in_two_caches_tell_their_folders(run, hub, tmp_path):
+    repository(hub, "shell/twin")
+    repository(hub, "shell/single")
+    repository(tmp_path / "other", "shell/twin")
+    run("add", tmp_path / "other")
+    rows = [line for line in run("ls", "kind=hub", "shell")[1].splitlines() if "shell/" in line]
+    named = {row.split("shell/")[1].split("  (")[0].rstrip() for row in rows}
+    assert named == {f"twin  in {hub}", f"twin  in {tmp_path / 'other'}", "single"}
+
+
 def test_a_filter_never_takes_the_users_own_folders_unnamed(run, tmp_path):
     from fixtures.checkpoint_folders import model_files, write
 

@@ -21,6 +21,7 @@ from fixtures.plain_wizard import PlainWizard
 from fixtures.recorded_runs import record_run
 
 from quantui.runtime.artifacts import ArtifactStore
+from quantui.tui.screens.cache import CacheScreen
 from quantui.tui.widgets.cache_tables import FilterLine
 
 
@@ -213,6 +214,21 @@ async def test_a_half_typed_filter_says_what_is_wrong_and_keeps_what_was_found()
         await type_filter(pilot, "1MB")
         await wait_until(pilot, lambda: len(names(pilot)) == 1)
         assert "says nothing" not in screen_text(pilot)
+
+
+async def test_escape_leaves_the_filter_then_empties_it_then_leaves_the_screen():
+    artifact("llama")
+    artifact("other")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        await type_filter(pilot, "lla")
+        await wait_until(pilot, lambda: len(names(pilot)) == 1)
+        await pilot.press("escape")
+        assert pilot.app.screen.query_one("#find").value == "lla"
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: len(names(pilot)) == 2)
+        await pilot.press("escape")
+        await wait_until(pilot, lambda: not isinstance(pilot.app.screen, CacheScreen))
 
 
 async def test_letters_in_the_filter_are_no_keys():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quantui.domain.caches.filters import parse_filter
 from quantui.domain.caches.items import CacheItem, Claim, DiskUse, Kind
 from quantui.tui.cache_view import EVERYTHING, Viewer, Wanted, mark_of, may_go, next_order
@@ -40,6 +42,14 @@ def test_selected_together_they_free_what_neither_frees_alone():
     both = view(items, selected=frozenset(items)).selected
     assert (one.frees, one.shared) == (10, 1000)
     assert (both.frees, both.shared) == (1030, 0)
+
+
+def test_where_is_told_of_things_that_only_their_folder_tells_apart():
+    other = replace(thing("twin", 5, Kind.HUB), path="/s/twin", root="/s")
+    merged = replace(thing("twin", 4), path="/r/merged", root="/r")
+    shown = view(known(thing("twin", 10, Kind.HUB), other, thing("single", 1, Kind.HUB), merged))
+    told = {line.item.path: line.where for line in shown.lines}
+    assert told == {"/r/twin": "/r", "/s/twin": "/s", "/r/single": "", "/r/merged": ""}
 
 
 def test_parts_are_shown_below_their_whole_once_it_is_opened():

@@ -143,7 +143,7 @@ def test_a_report_of_nothing_whole_says_what_is_gone_all_the_same():
 
 
 def test_the_budget_says_how_far_it_is_used():
-    assert budget_words(GIB, None) == "1.00 GiB, no budget set"
+    assert budget_words(GIB, None) == "no budget set; 1.00 GiB would count"
     assert budget_words(GIB, 4 * GIB) == "1.00 GiB of the budget of 4.00 GiB (25%)"
     assert budget_words(6 * GIB, 4 * GIB).endswith("(150%, 2.00 GiB over it)")
     assert budget_words(GIB, 0).endswith("of a budget of nothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,20 @@ def picked_by(items: Iterable[CacheItem], wanted: Filter, *, now: float) -> tupl
         item
         for item in items
         if (by_kind or item.kind not in _OWN_ONLY) and wanted.matches(item, now)
+    )
+
+
+def same_named(items: Iterable[CacheItem]) -> frozenset[str]:
+    """The paths of the things that only their place tells from others: same kind and name in another known folder."""
+    named: dict[tuple[Kind, str], list[CacheItem]] = defaultdict(list)
+    for item in items:
+        if item.kind is not Kind.REVISION:
+            named[item.kind, item.name].append(item)
+    return frozenset(
+        item.path
+        for alike in named.values()
+        if len({one.root for one in alike}) > 1
+        for item in alike
     )
 
 

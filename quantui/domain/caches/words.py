@@ -182,9 +182,9 @@ def report_words(report: DeletionReport, plan: DeletionPlan) -> str:
 
 
 def budget_words(used: int, budget: int | None) -> str:
-    """``61.20 GiB of the budget of 186.26 GiB (33%)``, or what to say without one."""
+    """``61.20 GiB of the budget of 186.26 GiB (33%)``, or what would count against one."""
     if budget is None:
-        return f"{sized(used)}, no budget set"
+        return f"no budget set; {sized(used)} would count"
     if budget <= 0:
         return f"{sized(used)} of a budget of nothing"
     over = f", {sized(used - budget)} over it" if used > budget else ""

@@ -53,6 +53,7 @@ class CacheList(CacheScan):
     ABOUT = "looking at what takes the disk..."
     AUTO_FOCUS = "#things"
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "back"),
         Binding("slash", "find", "filter", key_display="/"),
         Binding("o", "order", "sort"),
         Binding("tab", "app.focus_next", "places and things", show=False),
@@ -266,6 +267,14 @@ class CacheList(CacheScan):
     def action_find(self) -> None:
         """Type a filter."""
         self.set_focus(self.query_one(FilterLine))
+
+    def action_back(self) -> None:
+        """Empty the filter; where there is none, back to the step."""
+        line = self.query_one(FilterLine)
+        if line.value:
+            line.value = ""
+        else:
+            self.action_close()
 
     def action_leave_line(self) -> None:
         """From the filter to the things."""
