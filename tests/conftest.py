@@ -28,6 +28,8 @@ def pytest_configure() -> None:
     """Draw the seeds of the tests that kill at random once: every process of ``pytest -n`` has to find the same."""
     for name in ("QUANTUI_KILL_SEED", "QUANTUI_CHAOS_SEED"):
         os.environ.setdefault(name, str(time.time_ns() % 1_000_000))
+    # An engine's modules are compiled once, and not by each of the hundreds of processes that import them.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As a shell starts what is to run in the background; children would inherit it, and never be interrupted.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures.small_architectures import SMALL
+from fixtures.worker_runs import Worker
 
 from quantui.domain.architecture.model_shape import model_shape
 from quantui.domain.fitting.fit import Device, Fit, FitRequest, fit
@@ -20,7 +18,7 @@ from quantui.domain.weights.weight_census import weight_census
 if TYPE_CHECKING:
     from quantui.runtime.engines import Engine
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 GIB = 1024**3
 KV_BYTES = 256 * 1024**2
@@ -28,27 +26,16 @@ CONTEXT = 4096
 PROGRAM = Path(__file__).parents[1] / "fixtures" / "vllm_loads.py"
 
 
-@cache
-def served(python: str, folder: Path, name: str) -> dict[str, Any]:
-    """What the started vLLM tells; each model is started once."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(SMALL[name]))
-    done = subprocess.run(
-        [python, PROGRAM, folder, str(KV_BYTES), str(CONTEXT)],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        cwd="/",
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
-
-
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("small")
+def told(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the started vLLM tells of each model."""
+    root = tmp_path_factory.mktemp("small")
+    for name, config in SMALL.items():
+        (root / name).mkdir()
+        (root / name / "config.json").write_text(json.dumps(config))
+    folders = [root / name for name in SMALL]
+    Worker(engine.python).program(PROGRAM, KV_BYTES, CONTEXT, *folders)
+    return {path.name: json.loads((path / "answer.json").read_text()) for path in folders}
 
 
 def predicted(name: str) -> Fit:
@@ -58,13 +45,15 @@ def predicted(name: str) -> Fit:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_cache_holds_as_many_tokens_as_predicted(engine: Engine, root: Path, name: str) -> None:
-    answer = served(engine.python, root / name, name)
+def test_the_cache_holds_as_many_tokens_as_predicted(
+    told: dict[str, dict[str, Any]], name: str
+) -> None:
+    answer = told[name]
     assert answer["answered"] == 2
     assert predicted(name).kv_cache_tokens == answer["kv_tokens"]
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_weights_take_what_was_predicted(engine: Engine, root: Path, name: str) -> None:
-    answer = served(engine.python, root / name, name)
+def test_the_weights_take_what_was_predicted(told: dict[str, dict[str, Any]], name: str) -> None:
+    answer = told[name]
     assert predicted(name).weights.bytes == pytest.approx(answer["weights"], rel=0.01)

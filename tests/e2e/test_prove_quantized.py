@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fixtures.takes_minutes import TAKES_MINUTES
 from fixtures.worker_runs import Worker, WorkerRun
 
 if TYPE_CHECKING:
@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.engine,
-    pytest.mark.skipif(
-        os.environ.get("QUANTUI_TEST_ALL_PRODUCERS") != "1",
-        reason="takes minutes: made only with QUANTUI_TEST_ALL_PRODUCERS=1",
-    ),
+    TAKES_MINUTES,
 ]
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

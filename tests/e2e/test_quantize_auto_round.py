@@ -6,12 +6,12 @@ All cases run once, in the ``made`` fixture, with few iterations; the tests read
 from __future__ import annotations
 
 import json
-import os
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures.rounded import Rounded, recipe, round_all
+from fixtures.takes_minutes import TAKES_MINUTES
 from fixtures.worker_runs import Worker
 
 if TYPE_CHECKING:
@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(
-        os.environ.get("QUANTUI_TEST_ALL_PRODUCERS") != "1",
-        reason="takes minutes: made only with QUANTUI_TEST_ALL_PRODUCERS=1",
-    ),
+    TAKES_MINUTES,
 ]
 
 DATA = {"source": "builtin", "samples": 4, "length": 64, "seed": 0}

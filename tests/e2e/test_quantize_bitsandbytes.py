@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fixtures.rounded import Rounded, recipe, round_all
+from fixtures.takes_minutes import TAKES_MINUTES
 
 if TYPE_CHECKING:
     from quantui.runtime.engines import Engine
@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        os.environ.get("QUANTUI_TEST_ALL_PRODUCERS") != "1",
-        reason="takes minutes: made only with QUANTUI_TEST_ALL_PRODUCERS=1",
-    ),
+    TAKES_MINUTES,
 ]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fixtures.quantui_command import Home, write_profile
+from fixtures.takes_minutes import TAKES_MINUTES
 
 from quantui.runtime.artifacts import read_artifact
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("method", ["awq", "int8_w8a8"])
+@pytest.mark.parametrize("method", [pytest.param("awq", marks=TAKES_MINUTES), "int8_w8a8"])
 def test_a_profile_merges_quantizes_serves_and_the_second_time_only_serves(
     demo: Path,
     engine: Engine,
@@ -42,7 +43,7 @@ def test_a_profile_merges_quantizes_serves_and_the_second_time_only_serves(
                 "max_loss": 0.5,
             },
             "engine": {"name": "vllm-cpu", "python": engine.python},
-            "serve": {"port": 0},
+            "serve": {"port": 0, "enforce_eager": True},
             "check": {"text": demo / "heldout_adapter.txt"},
             "cleanup": {"after_run": "delete-merged"},
         },
