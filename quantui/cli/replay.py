@@ -71,10 +71,12 @@ def run(args: argparse.Namespace) -> int:
 def tell_of_large_files() -> Progress:
     """Tells which large files are read to know their content, or that many small ones are."""
     told: set[str] = set()
-    began = time.monotonic()
+    began: float | None = None
 
     def progress(name: str, done: int, total: int) -> None:
+        nonlocal began
         del done
+        began = began or time.monotonic()
         if total > _LARGE_BYTES and name not in told:
             told.add(name)
             size = format_bytes(total)

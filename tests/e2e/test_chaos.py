@@ -1,7 +1,7 @@
 """However quantui ends, and whenever: nothing of the run is left, nothing lies, and the next run works.
 
 SIGINT, SIGTERM and SIGKILL to quantui at random moments of every phase. QUANTUI_CHAOS_RUNS says how
-many (7: each phase once; 21: every signal in every phase), QUANTUI_CHAOS_SEED which: a failure names its own.
+many (4; 7: each phase once; 21: every signal in every phase), QUANTUI_CHAOS_SEED which: a failure names its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-RUNS = int(os.environ.get("QUANTUI_CHAOS_RUNS", "7"))
+RUNS = int(os.environ.get("QUANTUI_CHAOS_RUNS", "4"))
 SEED = int(os.environ.get("QUANTUI_CHAOS_SEED", time.time_ns() % 1_000_000))
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
 

@@ -131,17 +131,6 @@ def test_replayed_it_serves_until_stopped_and_merges_nothing(deployment: Deploym
     assert KEY_VALUE not in written + ended.out + ended.err
 
 
-def test_a_perplexity_above_the_limit_is_a_failed_check(deployment: Deployment) -> None:
-    ended = deployment.run(
-        "--check-only", "--json", "--set", "check.max_perplexity=1.5", "--set", "serve.port=0"
-    )
-    assert ended.exit_code == 6, ended.text
-    error = json.loads(ended.err.splitlines()[-1])
-    assert error["code"] == "check.perplexity"
-    assert "1.5" in error["what"]
-    assert deployment.home.processes() == {}
-
-
 # What changes the artifact -----------------------------------------------------------------------
 
 

@@ -20,6 +20,8 @@ from quantui.runtime.models import resolve_adapter, resolve_model
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fixtures.quantui_command import Ended
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
@@ -174,11 +176,16 @@ def leave_unfinished(bench: Bench, name: str = "lora--merged--1", **inputs: str)
     return write(root / f"{name}.staged.partial", {"1.safetensors": bytes(3 << 20)})
 
 
+def faults(ended: Ended) -> list[str]:
+    """What stderr tells, but for what it says where reading takes long: on a busy machine a small file does."""
+    return [line for line in ended.err.splitlines() if "reading the weight files" not in line]
+
+
 def test_discarding_tells_what_goes_and_how_much_and_needs_no_engine(bench: Bench) -> None:
     left = leave_unfinished(bench)
     other = leave_unfinished(bench, "other--merged--2", adapter="another")
     ended = bench.home.run("merge", bench.base, bench.adapter, "--discard", "--python", "/nowhere")
-    assert (ended.exit_code, ended.err) == (0, "")
+    assert (ended.exit_code, faults(ended)) == (0, [])
     assert ended.out == f"discarding {left}, 3.0 MiB\n"
     assert bench.home.unfinished == [other]
 
@@ -194,7 +201,7 @@ def test_discarding_as_json(bench: Bench) -> None:
 def test_discarding_nothing_says_so(bench: Bench) -> None:
     for _ in range(2):
         ended = bench.home.run("merge", bench.base, bench.adapter, "--discard")
-        assert (ended.exit_code, ended.err) == (0, "")
+        assert (ended.exit_code, faults(ended)) == (0, [])
         assert "nothing to discard" in ended.out
     assert not bench.home.path.joinpath("runs").exists()
 

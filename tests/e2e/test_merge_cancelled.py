@@ -2,7 +2,7 @@
 
 To that second comes what the file system takes to remove files: a moment as a rule, and a second or more for a
 gigabyte where it tells the disk of every block at once (ext4 without a journal, mounted with ``discard``).
-QUANTUI_CANCEL_RUNS says how many times it is tried (6), QUANTUI_KILL_SEED when the signals come.
+QUANTUI_CANCEL_RUNS says how many times it is tried (3), QUANTUI_KILL_SEED when the signals come.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-RUNS = int(os.environ.get("QUANTUI_CANCEL_RUNS", "6"))
+RUNS = int(os.environ.get("QUANTUI_CANCEL_RUNS", "3"))
 SEED = int(os.environ.get("QUANTUI_KILL_SEED", time.time_ns() % 1_000_000))
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 WITHIN_S = 1.0

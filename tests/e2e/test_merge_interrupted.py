@@ -1,6 +1,6 @@
 """A merge that SIGKILL ends, at any moment and any number of times, goes on to the very same bytes.
 
-QUANTUI_KILL_RUNS says how many times it is tried (6), QUANTUI_KILL_SEED where the kills fall: a failure names its own.
+QUANTUI_KILL_RUNS says how many times it is tried (4), QUANTUI_KILL_SEED where the kills fall: a failure names its own.
 The model has 380 MB in 6 files, so that most of them fall into the writing.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.engine
 
-RUNS = int(os.environ.get("QUANTUI_KILL_RUNS", "6"))
+RUNS = int(os.environ.get("QUANTUI_KILL_RUNS", "4"))
 SEED = int(os.environ.get("QUANTUI_KILL_SEED", time.time_ns() % 1_000_000))
 LAYERS = 11
 SHARDS = 6
