@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from fixtures.large_merge import write_merge
 from fixtures.merge_runs import Bench, Merging, digests, journaled
+from fixtures.takes_minutes import rarely
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,8 +126,14 @@ def test_a_stopped_merge_leaves_nothing(
     assert [event for event in merging.events() if event["type"] == "error"] == []
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("when", ["during", "after"])
+@pytest.mark.parametrize(
+    ("when", "number"),
+    [
+        ("during", signal.SIGTERM),
+        ("after", signal.SIGINT),
+        *rarely(("during", signal.SIGINT), ("after", signal.SIGTERM)),
+    ],
+)
 def test_a_signal_at_the_very_end_does_not_empty_what_gets_its_name(
     bench: Bench,
     job: dict[str, Any],
@@ -162,7 +169,7 @@ def test_a_signal_at_the_very_end_does_not_empty_what_gets_its_name(
     assert [path.name for path in place.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, *rarely(signal.SIGINT)])
 def test_what_an_earlier_run_left_goes_too(
     bench: Bench, job: dict[str, Any], place: Path, number: signal.Signals, removing: float
 ) -> None:
@@ -196,7 +203,7 @@ def child_of(merging: Merging, program: str) -> psutil.Process:
     return found[0]
 
 
-@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, *rarely(signal.SIGTERM)])
 def test_the_process_that_describes_the_model_ends_with_the_worker(
     bench: Bench,
     job: dict[str, Any],
@@ -216,7 +223,7 @@ def test_the_process_that_describes_the_model_ends_with_the_worker(
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, *rarely(signal.SIGTERM)])
 def test_the_process_that_compares_answers_ends_with_the_worker(
     bench: Bench, job: dict[str, Any], place: Path, number: signal.Signals, removing: float
 ) -> None:

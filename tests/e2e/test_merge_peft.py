@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from fixtures.takes_minutes import rarely
 from fixtures.worker_runs import WORKERS, WorkerRun
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def test_what_failed_leaves_nothing_behind(merged: Merged) -> None:
     assert left == set(merged.jobs) - failed
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL, *rarely(signal.SIGTERM)])
 def test_stopped_in_the_middle_there_is_no_merged_model(
     demo: Path, worker: Worker, tmp_path: Path, stop: signal.Signals
 ) -> None:
