@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import work
+from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.worker import WorkerFailed, get_current_worker
@@ -87,6 +87,20 @@ class QuantuiApp(App[int]):
         if self.session.run is not None:
             self.session.run.stop.set()
         self.terminal.close()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Give letters that were typed ahead to the input that the key before them has gone to.
+
+        Textual sends a key to what has the focus when it arrives, and an input lets no letter out again: one that comes
+        up to here, while an input has the focus, came together with the key that went there, as over a slow line.
+        """
+        if isinstance(event, events.Key) and event.is_forwarded and event.is_printable:
+            from textual.widgets import Input
+
+            if isinstance(self.focused, Input):
+                self.focused.post_message(events.Key(event.key, event.character))
+                return
+        await super().on_event(event)
 
     # --- the way between steps
 

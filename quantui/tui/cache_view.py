@@ -47,7 +47,7 @@ class Wanted:
 class Line:
     """A row: a thing, what it is shown as a part of, and how many things are below it.
 
-    ``where``: the folder that it lies in, where another one of its name lies elsewhere.
+    ``where``: the end of the folder that it lies in, where another one of its name lies elsewhere.
     """
 
     item: CacheItem
@@ -116,7 +116,7 @@ class Viewer:
     def __init__(self) -> None:
         self._items: Mapping[str, CacheItem] = {}
         self._sums: dict[object, tuple[int, int]] = {}
-        self._alike: frozenset[str] = frozenset()
+        self._alike: dict[str, str] = {}
 
     def view(self, wanted: Wanted) -> View:
         """Everything that is shown, from everything that is known."""
@@ -177,7 +177,7 @@ def _lines(
     wanted: Wanted,
     matching: list[CacheItem],
     parts: Mapping[str, list[CacheItem]],
-    alike: frozenset[str],
+    alike: Mapping[str, str],
 ) -> tuple[Line, ...]:
     """The rows in order, the parts of what is opened below it."""
     sort = Sort(wanted.order, SORTS[wanted.order][0])
@@ -185,8 +185,7 @@ def _lines(
     for item in sort.apply(matching):
         below = parts.get(item.path, ())
         opened = bool(below) and item.path in wanted.opened
-        where = item.root if item.path in alike else ""
-        lines.append(Line(item, None, len(below), opened, where))
+        lines.append(Line(item, None, len(below), opened, alike.get(item.path, "")))
         if opened:
             lines += [Line(part, item) for part in sort.apply(below)]
     return tuple(lines)

@@ -19,6 +19,7 @@ from fixtures.cache_things import (
 from fixtures.pilots import screen_text, wait_until
 from fixtures.plain_wizard import PlainWizard
 from fixtures.recorded_runs import record_run
+from textual.events import Key
 
 from quantui.runtime.artifacts import ArtifactStore
 from quantui.tui.screens.cache import CacheScreen
@@ -229,6 +230,19 @@ async def test_escape_leaves_the_filter_then_empties_it_then_leaves_the_screen()
         await wait_until(pilot, lambda: len(names(pilot)) == 2)
         await pilot.press("escape")
         await wait_until(pilot, lambda: not isinstance(pilot.app.screen, CacheScreen))
+
+
+async def test_a_filter_that_is_typed_ahead_arrives_whole():
+    """As over a slow line: the key that goes to the filter and the letters for it in one packet."""
+    artifact("llama")
+    artifact("other")
+    async with PlainWizard().run_test(size=(80, 24)) as pilot:
+        await opened(pilot)
+        for key, character in (("slash", "/"), *((letter, letter) for letter in "llama")):
+            pilot.app.post_message(Key(key, character))
+        await wait_until(pilot, lambda: pilot.app.screen.query_one(FilterLine).value == "llama")
+        await wait_until(pilot, lambda: len(names(pilot)) == 1)
+        assert not pilot.app.screen.kept.selected
 
 
 async def test_letters_in_the_filter_are_no_keys():

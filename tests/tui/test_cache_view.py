@@ -52,6 +52,16 @@ def test_where_is_told_of_things_that_only_their_folder_tells_apart():
     assert told == {"/r/twin": "/r", "/s/twin": "/s", "/r/single": "", "/r/merged": ""}
 
 
+def test_of_a_folder_as_much_is_told_as_tells_it_from_the_others():
+    roots = ("/home/me/hf/hub", "/mnt/disk/hf/hub", "/mnt/second-hub")
+    twins = [replace(thing("twin", 1, Kind.HUB), path=f"{root}/t", root=root) for root in roots]
+    two = {line.item.root: line.where for line in view(known(*twins[1:])).lines}
+    assert two == {"/mnt/disk/hf/hub": "…/hub", "/mnt/second-hub": "…/second-hub"}
+    three = {line.item.root: line.where for line in view(known(*twins)).lines}
+    assert three[roots[0]] == "…/me/hf/hub"
+    assert three[roots[1]] == "…/disk/hf/hub"
+
+
 def test_parts_are_shown_below_their_whole_once_it_is_opened():
     repo = thing("repo", 10, Kind.HUB)
     part = thing("part", 5, Kind.REVISION, parent=repo.path)

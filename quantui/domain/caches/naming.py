@@ -81,18 +81,32 @@ def picked_by(items: Iterable[CacheItem], wanted: Filter, *, now: float) -> tupl
     )
 
 
-def same_named(items: Iterable[CacheItem]) -> frozenset[str]:
-    """The paths of the things that only their place tells from others: same kind and name in another known folder."""
+def same_named(items: Iterable[CacheItem]) -> dict[str, str]:
+    """Path -> where it lies, of things that only their known folder tells from others of the same kind and name.
+
+    Where: as many of the folder's last parts as tell the folders apart, ``…/second-hub``.
+    """
     named: dict[tuple[Kind, str], list[CacheItem]] = defaultdict(list)
     for item in items:
         if item.kind is not Kind.REVISION:
             named[item.kind, item.name].append(item)
-    return frozenset(
-        item.path
-        for alike in named.values()
-        if len({one.root for one in alike}) > 1
-        for item in alike
-    )
+    found: dict[str, str] = {}
+    for alike in named.values():
+        roots = {one.root for one in alike}
+        if len(roots) > 1:
+            ends = _ends(roots)
+            found |= {one.path: ends[one.root] for one in alike}
+    return found
+
+
+def _ends(folders: set[str]) -> dict[str, str]:
+    """The last parts of each folder, as few for all as tell them apart."""
+    parts = {folder: folder.strip("/").split("/") for folder in folders}
+    for count in range(1, max(map(len, parts.values()))):
+        ends = {folder: "/".join(named[-count:]) for folder, named in parts.items()}
+        if len(set(ends.values())) == len(folders):
+            return {folder: f"…/{end}" for folder, end in ends.items()}
+    return {folder: folder for folder in folders}
 
 
 def find(items: Mapping[str, CacheItem], name: str) -> CacheItem:
