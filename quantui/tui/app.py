@@ -91,14 +91,13 @@ class QuantuiApp(App[int]):
     async def on_event(self, event: events.Event) -> None:
         """Give letters that were typed ahead to the input that the key before them has gone to.
 
-        Textual sends a key to what has the focus when it arrives, and an input lets no letter out again: one that comes
-        up to here, while an input has the focus, came together with the key that went there, as over a slow line.
+        Textual sends a key to what has the focus when it arrives, and an input lets no letter of its own out again. One
+        that comes up to here while an input has the focus came in one packet with the key that went there.
         """
-        if isinstance(event, events.Key) and event.is_forwarded and event.is_printable:
-            from textual.widgets import Input
-
-            if isinstance(self.focused, Input):
-                self.focused.post_message(events.Key(event.key, event.character))
+        if isinstance(event, events.Key) and event.is_forwarded:
+            focused = self.focused
+            if focused is not None and focused.check_consume_key(event.key, event.character):
+                focused.post_message(events.Key(event.key, event.character))
                 return
         await super().on_event(event)
 
