@@ -9,6 +9,9 @@ from fixtures.pilots import screen_text, wait_until
 
 from quantui.domain.errors import QuantuiError
 from quantui.domain.events import RunFinished, StepPhase, StepProgress
+
+# These take find_engine as they are imported, for good: never the stand-in below.
+from quantui.runtime import engine_needs, engine_version, resolve  # noqa: F401
 from quantui.runtime.demo import demo_folder
 
 

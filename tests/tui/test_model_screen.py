@@ -212,7 +212,7 @@ async def test_coming_back_highlights_what_was_chosen(model_step, here):
     async with model_step(model=chosen).run_test(size=(80, 24)) as pilot:
         await wait_until(pilot, lambda: pilot.app.screen.query_one("#list").row is not None)
         await wait_until(pilot, lambda: pilot.app.screen.query_one("#list").row.ref == chosen)
-        assert "✓" in screen_text(pilot)
+        await wait_until(pilot, lambda: "✓" in screen_text(pilot))
 
 
 async def test_another_model_forgets_what_was_chosen_for_the_old_one(model_step, hub_root):

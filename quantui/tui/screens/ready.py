@@ -151,7 +151,7 @@ class ReadyScreen(StepScreen):
         view = self.view
         if view is None:
             return
-        if not self.query("#figures"):
+        if len(self.query("#where, #figures, #memory")) < 3:
             self.call_after_refresh(self.run_changed)
             return
         if not view.living or view.cancelling:

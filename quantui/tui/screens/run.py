@@ -80,7 +80,8 @@ class RunScreen(StepScreen):
         view = self.view
         if view is None:
             return
-        if not self.query(StepList):
+        if len(self.query("#steps, #said, #memory, #notices")) < 4:
+            # Not all is there yet, or, while the app ends, no longer.
             self.call_after_refresh(self.run_changed)
             return
         self.query_one(StepList).show(view.state)
